@@ -1,0 +1,98 @@
+"""The environment, read and checked once.
+
+gunicorn.conf.py runs this file by its path, before gevent has patched anything: it imports nothing
+of taskapi, and nothing that brings in ssl.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from psycopg2 import ProgrammingError
+from psycopg2.extensions import parse_dsn
+
+# Shipped in .flaskenv, so known to everyone: good for trying things, refused outside debug mode.
+DEVELOPMENT_SECRET = "known-to-everyone-for-development-only"
+
+# RFC 7518 section 3.2: an HS256 key is at least as long as the hash, 256 bits.
+MIN_SECRET_BYTES = 32
+
+_FALSE = {"", "0", "false", "no"}  # what Flask takes for "off" in FLASK_DEBUG
+_LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+
+# RFC 6454 section 6.2: what a browser puts into Origin, lower case and without a path.
+_ORIGIN = re.compile(r"https?://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::[1-9][0-9]{0,4})?", re.ASCII)
+
+
+class SettingsError(SystemExit):
+    """A setting that stops the start: one line names it, never its value, and the exit status is 1."""
+
+    def __init__(self, name: str, problem: str) -> None:
+        super().__init__(f"taskapi cannot start: {name} {problem}")
+
+
+def load(environ: Mapping[str, str]) -> dict[str, Any]:
+    """Return Flask's configuration from the environment; raise SettingsError for what can't be right.
+
+    An empty value counts as not given.
+    """
+    given = {name: value for name, value in environ.items() if value}
+    debug = given.get("FLASK_DEBUG", "").lower() not in _FALSE
+    return {
+        "DEBUG": debug,
+        "MAX_CONTENT_LENGTH": 64 * 1024,  # bytes; a task at its largest, escaped throughout, is under 14 KiB
+        "SQLALCHEMY_DATABASE_URI": _database_url(given.get("DATABASE_URL", "sqlite:///taskapi.sqlite3")),
+        "JWT_SECRET": _secret(given, debug),
+        "JWT_ISSUER": given.get("JWT_ISSUER"),
+        "JWT_AUDIENCE": given.get("JWT_AUDIENCE"),
+        "JWT_LEEWAY": _seconds("JWT_LEEWAY", given.get("JWT_LEEWAY", "30")),
+        "FRONTEND_ORIGINS": _origins(given.get("FRONTEND_URL", "http://localhost:3000")),
+        "LOG_LEVEL": _log_level(given.get("LOG_LEVEL", "INFO")),
+    }
+
+
+def _database_url(url: str) -> str:
+    """Return a SQLite URL as it is, and a PostgreSQL URL in the form that libpq reads."""
+    if url.startswith("sqlite://"):
+        return url
+    url, of_postgresql = re.subn(r"^postgres(?:ql)?(?:\+psycopg2)?://", "postgresql://", url)
+    if not of_postgresql:
+        raise SettingsError("DATABASE_URL", "must begin with sqlite://, postgres:// or postgresql://")
+    try:
+        parse_dsn(url)
+    except ProgrammingError:
+        # Its message quotes the URL, password included.
+        raise SettingsError("DATABASE_URL", "is not a URL that libpq can read") from None
+    return url
+
+
+def _secret(given: Mapping[str, str], debug: bool) -> str:
+    secret = given.get("JWT_SECRET")
+    if secret is None:
+        raise SettingsError("JWT_SECRET", "is missing")
+    if len(secret.encode()) < MIN_SECRET_BYTES:
+        raise SettingsError("JWT_SECRET", f"must be {MIN_SECRET_BYTES} bytes or more")
+    if secret == DEVELOPMENT_SECRET and not debug:
+        raise SettingsError("JWT_SECRET", "is the development secret, which only debug mode may use")
+    return secret
+
+
+def _seconds(name: str, value: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,9}", value):
+        raise SettingsError(name, "must be a whole number of seconds")
+    return int(value)
+
+
+def _origins(value: str) -> list[str]:
+    origins = [origin.strip() for origin in value.split(",")]
+    if not all(map(_ORIGIN.fullmatch, origins)):
+        raise SettingsError(
+            "FRONTEND_URL", "must be origins as browsers send them (https://app.example.com), separated by commas"
+        )
+    return origins
+
+
+def _log_level(value: str) -> str:
+    if value.upper() not in _LOG_LEVELS:
+        raise SettingsError("LOG_LEVEL", f"must be one of {', '.join(_LOG_LEVELS)}")
+    return value.upper()
