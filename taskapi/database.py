@@ -1,0 +1,131 @@
+"""The database: how it is connected to, how long one waits for it, and the one way a request runs a statement."""
+
+import select
+from collections.abc import Sequence
+from sqlite3 import Connection as SQLiteConnection
+from time import monotonic
+from typing import Any, NamedTuple
+
+import psycopg2
+from flask import Flask, g, has_request_context
+from flask_sqlalchemy import SQLAlchemy
+from psycopg2 import extensions
+from sqlalchemy import Executable, MetaData, Row, event
+from sqlalchemy.engine.interfaces import ExceptionContext
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import DeclarativeBase
+
+# Seconds that one request may wait for the database in all, connecting and repeats included.
+REQUEST_LIMIT = 4.5
+# Seconds that a request waits for a free connection; together the two stay under 8.
+POOL_TIMEOUT = 2.0
+# Connections per process: under gunicorn times its workers, so well under PostgreSQL's default of 100.
+POOL_SIZE = 10
+
+READ_ONLY = "25006"  # read_only_sql_transaction: what a primary answers once it has become a standby
+
+
+class Base(DeclarativeBase):
+    """Names each constraint, so that a migration can drop it on either database."""
+
+    metadata = MetaData(
+        naming_convention={
+            "pk": "pk_%(table_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_name)s",
+        }
+    )
+
+
+db = SQLAlchemy(model_class=Base)
+
+
+class DeadlineExceeded(psycopg2.OperationalError):
+    """The request's time for the database is over."""
+
+
+class Answer(NamedTuple):
+    """What a statement gave, and whether it had to be run twice."""
+
+    rows: Sequence[Row[Any]]
+    repeated: bool
+
+
+def run(*statements: Executable, **parameters: Any) -> Answer:
+    """Run one statement in autocommit, or several in one transaction, and return the last one's rows.
+
+    Every statement here is safe to run twice, so where the connection turns out to be dead it runs once more on a
+    fresh one. Raises sqlalchemy.exc.SQLAlchemyError.
+    """
+    options = {"isolation_level": "AUTOCOMMIT"} if len(statements) == 1 else {}
+    repeated = False
+    while True:
+        try:
+            with db.engine.connect().execution_options(**options) as connection, connection.begin():
+                for statement in statements:
+                    result = connection.execute(statement, parameters)
+                return Answer(result.all() if result.returns_rows else (), repeated)
+        except DBAPIError as error:
+            dead = error.connection_invalidated and not isinstance(error.orig, DeadlineExceeded)
+            if repeated or not dead:
+                raise
+            repeated = True
+
+
+def init_app(app: Flask) -> None:
+    """Give the app its engine; nothing connects yet."""
+    url = app.config["SQLALCHEMY_DATABASE_URI"]
+    if url.startswith("postgresql:"):
+        # libpq reads the URL itself: several hosts, sslmode, channel_binding and whatever it learns next.
+        app.config["SQLALCHEMY_DATABASE_URI"] = "postgresql+psycopg2://"
+        options = {
+            "creator": lambda: psycopg2.connect(url, fallback_application_name="taskapi"),
+            "use_native_hstore": False,  # saves a query on each new connection
+            "pool_size": POOL_SIZE,
+            "max_overflow": 0,
+            "pool_timeout": POOL_TIMEOUT,
+            "pool_use_lifo": True,  # keeps few connections busy, and lets a pooler close the others
+        }
+    else:
+        options = {"connect_args": {"timeout": REQUEST_LIMIT}}
+    app.config["SQLALCHEMY_ENGINE_OPTIONS"] = options
+    db.init_app(app)
+    with app.app_context():
+        event.listen(db.engine, "connect", _on_connect)
+        event.listen(db.engine, "handle_error", _on_error)
+
+
+def _on_connect(connection: Any, record: object) -> None:
+    if isinstance(connection, SQLiteConnection):
+        connection.execute("PRAGMA foreign_keys = ON")  # SQLite ignores them unless told
+        connection.execute("PRAGMA journal_mode = WAL")  # readers and the one writer don't block each other
+
+
+def _on_error(context: ExceptionContext) -> None:
+    if isinstance(context.original_exception, DeadlineExceeded):
+        context.invalidate_pool_on_disconnect = False
+    elif getattr(context.original_exception, "pgcode", None) == READ_ONLY:
+        context.is_disconnect = True
+
+
+def _wait(connection: Any) -> None:
+    """Wait for PostgreSQL no longer than the request may; outside a request, as long as it takes.
+
+    psycopg2 closes the connection when this raises. Nothing is cancelled: a write that waits for a synchronous
+    standby would then be reported as done. Source: psycopg.org/docs/advanced.html#support-for-coroutine-libraries
+    """
+    while (state := connection.poll()) != extensions.POLL_OK:
+        poller = select.poll()
+        poller.register(connection.fileno(), select.POLLIN if state == extensions.POLL_READ else select.POLLOUT)
+        if not poller.poll(_milliseconds_left()):
+            raise DeadlineExceeded("the request's time for the database is over")
+
+
+def _milliseconds_left() -> float | None:
+    if not has_request_context():
+        return None
+    deadline: float = g.setdefault("database_deadline", monotonic() + REQUEST_LIMIT)
+    return max(0.0, deadline - monotonic()) * 1000
+
+
+extensions.set_wait_callback(_wait)

@@ -1,0 +1,14 @@
+"""Alembic's entry point: one transaction on the app's own engine."""
+
+from alembic import context
+
+from taskapi.database import db
+
+with db.engine.connect() as connection:
+    context.configure(
+        connection=connection,
+        target_metadata=db.metadata,
+        render_as_batch=connection.dialect.name == "sqlite",  # which can't alter a table in place
+    )
+    with context.begin_transaction():
+        context.run_migrations()

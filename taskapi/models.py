@@ -1,0 +1,57 @@
+"""Users and their tasks."""
+
+from datetime import UTC, datetime
+
+from sqlalchemy import DateTime, Dialect, ForeignKey, Index, Text, Uuid
+from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.types import TypeDecorator
+
+from taskapi.database import db
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware datetime in UTC on every database; SQLite, which stores no time zone, holds it naive."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Take aware datetimes of any zone; a naive one raises ValueError, as nobody knows what it means."""
+        if value is not None and value.tzinfo is None:
+            raise ValueError("a naive datetime")
+        return value and value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Return UTC, whatever the session's time zone is."""
+        return value and (value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC))
+
+
+class User(db.Model):  # type: ignore[misc,name-defined]  # Flask-SQLAlchemy makes the base at run time
+    """Somebody that a token named; the address is the newest that a token showed, and identifies nobody."""
+
+    __tablename__ = "users"
+
+    id: Mapped[str] = mapped_column(Uuid(as_uuid=False), primary_key=True)
+    email: Mapped[str | None] = mapped_column(Text, unique=True)
+
+
+class Task(db.Model):  # type: ignore[misc,name-defined]
+    """One user's task.
+
+    The owner is part of the key: nobody can name a task without its owner, ids of other users are free, and the
+    table can be partitioned or distributed by user_id as it is. updated_at is the version.
+    """
+
+    __tablename__ = "tasks"
+
+    user_id: Mapped[str] = mapped_column(
+        Uuid(as_uuid=False), ForeignKey("users.id", ondelete="CASCADE"), primary_key=True
+    )
+    id: Mapped[str] = mapped_column(Uuid(as_uuid=False), primary_key=True)
+    title: Mapped[str] = mapped_column(Text)
+    description: Mapped[str | None] = mapped_column(Text)
+    is_completed: Mapped[bool] = mapped_column(default=False)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+    __table_args__ = (Index("ix_tasks_user_id_created_at_id", "user_id", "created_at", "id"),)
