@@ -1,0 +1,126 @@
+"""The eight codes and the one shape."""
+
+import sqlite3
+from collections.abc import Mapping
+from traceback import format_tb
+from typing import Any, Literal
+
+from flask import Flask, Response, current_app, jsonify
+from marshmallow import ValidationError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from werkzeug.exceptions import HTTPException
+
+Code = Literal[
+    "UNAUTHORIZED",
+    "INVALID_TOKEN",
+    "TOKEN_EXPIRED",
+    "VALIDATION_ERROR",
+    "INVALID_REQUEST",
+    "NOT_FOUND",
+    "INTERNAL_ERROR",
+    "DATABASE_ERROR",
+]
+
+SENTENCES = {
+    400: "The request's body must be a JSON object in UTF-8.",
+    404: "There is nothing here.",
+    405: "This path does not take that method.",
+    412: "The task has changed since that version.",
+    413: "The request's body is too large.",
+    415: "The request's body must be application/json.",
+    500: "Something went wrong on our side.",
+    503: "The database is not available; try again.",
+}
+
+# Seconds. A database that restarts or fails over is usually back by then.
+RETRY_AFTER = "1"
+
+# PostgreSQL's appendix A: connection exceptions, insufficient resources, operator intervention (starting, shutting
+# down, cancelled), and one by one: read-only, serialization failure, deadlock, lock not available.
+_UNAVAILABLE_CLASSES = ("08", "53", "57")
+_UNAVAILABLE_STATES = {"25006", "40001", "40P01", "55P03"}
+# sqlite.org/rescode.html, primary codes.
+_UNAVAILABLE_SQLITE = {
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_FULL,
+}
+
+
+class ApiError(Exception):
+    """An answer of 400 or above, to be raised from anywhere."""
+
+    def __init__(
+        self,
+        status: int,
+        code: Code,
+        message: str | None = None,
+        details: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(status, code)
+        self.status = status
+        self.body: dict[str, Any] = {"error": message or SENTENCES[status], "code": code}
+        if details:
+            self.body["details"] = details
+        self.headers = headers or {}
+
+
+def init_app(app: Flask) -> None:
+    """Turn whatever is raised, on any path, into the one shape."""
+    app.register_error_handler(ApiError, _answer)
+    app.register_error_handler(HTTPException, _http)
+    app.register_error_handler(ValidationError, _validation)
+    app.register_error_handler(SQLAlchemyError, _database)
+    app.register_error_handler(Exception, _unexpected)
+
+
+def _answer(error: ApiError) -> Response:
+    response = jsonify(error.body)
+    response.status_code = error.status
+    response.headers.update(error.headers)
+    return response
+
+
+def _http(error: HTTPException) -> Response:
+    """Keep what werkzeug says in headers, such as Allow; its text never shows."""
+    status = error.code or 500
+    code: Code = "NOT_FOUND" if status == 404 else "INVALID_REQUEST" if status < 500 else "INTERNAL_ERROR"
+    headers = {name: value for name, value in error.get_headers() if name != "Content-Type"}
+    return _answer(ApiError(status, code, SENTENCES.get(status, "The request can't be taken."), headers=headers))
+
+
+def _validation(error: ValidationError) -> Response:
+    details = error.normalized_messages()  # type: ignore[no-untyped-call]
+    return _answer(ApiError(400, "VALIDATION_ERROR", "Some fields break a rule.", details))
+
+
+def _database(error: SQLAlchemyError) -> Response:
+    """503 where waiting helps, else 500; the log gets no message that may quote a row."""
+    orig = getattr(error, "orig", None)
+    state = getattr(orig, "pgcode", None)
+    reason = f"{type(orig or error).__name__} {state or orig or ''}"
+    if _is_unavailable(error):
+        current_app.logger.warning("database not available: %s", reason)
+        return _answer(ApiError(503, "DATABASE_ERROR", headers={"Retry-After": RETRY_AFTER}))
+    stack = "".join(format_tb(error.__traceback__))
+    current_app.logger.error("database error: %s\n%s", reason, stack)
+    return _answer(ApiError(500, "DATABASE_ERROR"))
+
+
+def _is_unavailable(error: SQLAlchemyError) -> bool:
+    if not isinstance(error, DBAPIError):
+        return isinstance(error, PoolTimeoutError)
+    if isinstance(error.orig, sqlite3.Error):
+        return getattr(error.orig, "sqlite_errorcode", 0) & 0xFF in _UNAVAILABLE_SQLITE
+    # Without a SQLSTATE it is libpq itself that speaks: it found nobody to talk to.
+    state = getattr(error.orig, "pgcode", None) or "08000"
+    return error.connection_invalidated or state.startswith(_UNAVAILABLE_CLASSES) or state in _UNAVAILABLE_STATES
+
+
+def _unexpected(error: Exception) -> Response:
+    current_app.logger.exception("unexpected error")
+    return _answer(ApiError(500, "INTERNAL_ERROR"))
