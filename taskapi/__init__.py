@@ -1,0 +1,65 @@
+"""A task service: REST over Flask, one owner-scoped SQL statement per request."""
+
+import os
+import re
+from collections.abc import Mapping
+
+from flask import Flask, Response, request
+from flask_cors import CORS
+from flask_migrate import Migrate
+
+from taskapi import cli, config, database, errors, health, logs, tasks
+from taskapi.database import db
+from taskapi.keys import SharedSecret
+from taskapi.wire import StrictJSON
+
+REQUEST_HEADERS = ["Authorization", "Content-Type", "If-Match", "If-None-Match", "X-Request-ID"]
+RESPONSE_HEADERS = ["ETag", "Link", "Location", "Retry-After", "X-Request-ID"]
+PREFLIGHT_SECONDS = 600  # how long a browser may remember a preflight; Chromium's longest is 7,200
+
+
+def create_app(settings: Mapping[str, str] | None = None) -> Flask:
+    """Return the service; settings go before the environment's. Raises config.SettingsError."""
+    app = Flask(__name__, static_folder=None)
+    app.config.from_mapping(config.load({**os.environ, **(settings or {})}))
+    app.json = StrictJSON(app)
+    app.url_map.strict_slashes = app.url_map.merge_slashes = False  # /api/tasks/ is /api/tasks; no redirects
+
+    logs.init_app(app)
+    database.init_app(app)
+    Migrate(app, db, directory=str(health.MIGRATIONS))
+    app.extensions["taskapi.keys"] = SharedSecret(app.config["JWT_SECRET"])
+
+    _allow_origins(app)
+    errors.init_app(app)
+    app.after_request(_set_headers)
+
+    app.register_blueprint(tasks.bp)
+    app.register_blueprint(health.bp)
+    cli.init_app(app)
+    return app
+
+
+def _allow_origins(app: Flask) -> None:
+    """CORS for the origins in FRONTEND_URL, each matched exactly."""
+    # A plain string would match in any case, and be taken for a pattern where it has a bracket (IPv6).
+    origins = [re.compile(re.escape(origin) + r"\Z") for origin in app.config["FRONTEND_ORIGINS"]]
+    CORS(
+        app,
+        origins=origins,
+        methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],
+        allow_headers=REQUEST_HEADERS,
+        expose_headers=RESPONSE_HEADERS,
+        max_age=PREFLIGHT_SECONDS,
+        always_send=False,
+        vary_header=False,  # it leaves Vary out where the origin does not match, which is where a cache needs it most
+        intercept_exceptions=False,  # errors are answers here, and pass after_request as any other
+    )
+
+
+def _set_headers(response: Response) -> Response:
+    response.vary.add("Origin")
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    if tasks.is_under_prefix(request.path):
+        response.headers["Cache-Control"] = "private, no-cache"
+    return response

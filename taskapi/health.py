@@ -1,0 +1,38 @@
+"""Is the process there, and can it work."""
+
+from functools import cache
+from pathlib import Path
+from time import monotonic
+
+from alembic.script import ScriptDirectory
+from flask import Blueprint, Response, g, jsonify
+from sqlalchemy import text
+
+from taskapi.database import run
+from taskapi.errors import ApiError
+
+bp = Blueprint("health", __name__)
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+READY_LIMIT = 2.5  # seconds; whoever asks wants to know within 3
+
+
+@bp.get("/healthz")
+def healthz() -> Response:
+    """The process answers."""
+    return jsonify({"status": "ok"})
+
+
+@bp.get("/readyz")
+def readyz() -> Response:
+    """The database answers and has the schema of this code."""
+    g.database_deadline = monotonic() + READY_LIMIT
+    rows = run(text("SELECT version_num FROM alembic_version")).rows
+    if [row.version_num for row in rows] != [_head()]:
+        raise ApiError(503, "DATABASE_ERROR", "The database's schema is not current.")
+    return jsonify({"status": "ok"})
+
+
+@cache
+def _head() -> str | None:
+    return ScriptDirectory(str(MIGRATIONS)).get_current_head()
