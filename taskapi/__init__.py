@@ -8,9 +8,8 @@ from flask import Flask, Response, request
 from flask_cors import CORS
 from flask_migrate import Migrate
 
-from taskapi import cli, config, database, errors, health, logs, tasks
+from taskapi import cli, config, database, errors, health, keys, logs, tasks
 from taskapi.database import db
-from taskapi.keys import SharedSecret
 from taskapi.wire import StrictJSON
 
 REQUEST_HEADERS = ["Authorization", "Content-Type", "If-Match", "If-None-Match", "X-Request-ID"]
@@ -28,7 +27,7 @@ def create_app(settings: Mapping[str, str] | None = None) -> Flask:
     logs.init_app(app)
     database.init_app(app)
     Migrate(app, db, directory=str(health.MIGRATIONS))
-    app.extensions["taskapi.keys"] = SharedSecret(app.config["JWT_SECRET"])
+    keys.init_app(app)
 
     _allow_origins(app)
     errors.init_app(app)

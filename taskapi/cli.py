@@ -41,6 +41,8 @@ def _default_sub(email: str) -> str:
 def token(email: str, sub: str | None, days: int) -> None:
     """Print a token for EMAIL, for trying things."""
     config = current_app.config
+    if config["JWT_SECRET"] is None:
+        raise click.ClickException("The issuer at JWT_JWKS_URL makes the tokens; its private keys are not here.")
     now = datetime.now(UTC)
     claims = {
         "iss": config["JWT_ISSUER"],

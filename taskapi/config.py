@@ -17,11 +17,18 @@ DEVELOPMENT_SECRET = "known-to-everyone-for-development-only"
 # RFC 7518 section 3.2: an HS256 key is at least as long as the hash, 256 bits.
 MIN_SECRET_BYTES = 32
 
+# Public keys alone: with one of these no secret is shared (RFC 7518 section 3.1, RFC 8037 section 3.1).
+ALGORITHMS = ("RS256", "ES256", "EdDSA")
+
 _FALSE = {"", "0", "false", "no"}  # what Flask takes for "off" in FLASK_DEBUG
 _LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 # RFC 6454 section 6.2: what a browser puts into Origin, lower case and without a path.
 _ORIGIN = re.compile(r"https?://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::[1-9][0-9]{0,4})?", re.ASCII)
+_JWKS_URL = re.compile(
+    r"(?:https://[A-Za-z0-9._-]+|http://(?:localhost|127\.0\.0\.1|\[::1\]))(?::[1-9][0-9]{0,4})?(?:/[!-~]*)?", re.ASCII
+)
+_PUBLIC_FORMS = ("-----BEGIN", "{", "ssh-", "ecdsa-sha2-")
 
 
 class SettingsError(SystemExit):
@@ -42,7 +49,7 @@ def load(environ: Mapping[str, str]) -> dict[str, Any]:
         "DEBUG": debug,
         "MAX_CONTENT_LENGTH": 64 * 1024,  # bytes; a task at its largest, escaped throughout, is under 14 KiB
         "SQLALCHEMY_DATABASE_URI": _database_url(given.get("DATABASE_URL", "sqlite:///taskapi.sqlite3")),
-        "JWT_SECRET": _secret(given, debug),
+        **_verification(given, debug),
         "JWT_ISSUER": given.get("JWT_ISSUER"),
         "JWT_AUDIENCE": given.get("JWT_AUDIENCE"),
         "JWT_LEEWAY": _seconds("JWT_LEEWAY", given.get("JWT_LEEWAY", "30")),
@@ -66,15 +73,45 @@ def _database_url(url: str) -> str:
     return url
 
 
-def _secret(given: Mapping[str, str], debug: bool) -> str:
-    secret = given.get("JWT_SECRET")
+def _verification(given: Mapping[str, str], debug: bool) -> dict[str, Any]:
+    """Return what verifies tokens: a secret or, with its algorithms, the URL of a key set."""
+    secret, url = given.get("JWT_SECRET"), given.get("JWT_JWKS_URL")
+    if url and secret == DEVELOPMENT_SECRET:
+        secret = None  # .flaskenv's, which gives way to what .env says
+    if secret and url:
+        raise SettingsError("JWT_SECRET", "and JWT_JWKS_URL exclude each other")
+    if url:
+        return {"JWT_SECRET": None, "JWT_JWKS_URL": _jwks_url(url, given), "JWT_ALGORITHMS": _algorithms(given)}
+    if "JWT_ALGORITHMS" in given:
+        raise SettingsError("JWT_ALGORITHMS", "goes with JWT_JWKS_URL; a JWT_SECRET means HS256")
+    return {"JWT_SECRET": _secret(secret, debug), "JWT_JWKS_URL": None}
+
+
+def _secret(secret: str | None, debug: bool) -> str:
     if secret is None:
-        raise SettingsError("JWT_SECRET", "is missing")
+        raise SettingsError("JWT_SECRET", "is missing, and so is JWT_JWKS_URL")
     if len(secret.encode()) < MIN_SECRET_BYTES:
         raise SettingsError("JWT_SECRET", f"must be {MIN_SECRET_BYTES} bytes or more")
+    if secret.lstrip().startswith(_PUBLIC_FORMS):
+        raise SettingsError("JWT_SECRET", "looks like a PEM or JWK: public keys are no secret, see JWT_JWKS_URL")
     if secret == DEVELOPMENT_SECRET and not debug:
         raise SettingsError("JWT_SECRET", "is the development secret, which only debug mode may use")
     return secret
+
+
+def _jwks_url(url: str, given: Mapping[str, str]) -> str:
+    if not _JWKS_URL.fullmatch(url):
+        raise SettingsError("JWT_JWKS_URL", "must begin with https://, or http:// on localhost")
+    if "JWT_ISSUER" not in given:
+        raise SettingsError("JWT_ISSUER", "is missing: keys from a URL need the issuer that they stand for")
+    return url
+
+
+def _algorithms(given: Mapping[str, str]) -> list[str]:
+    names = [name.strip() for name in given.get("JWT_ALGORITHMS", ",".join(ALGORITHMS)).split(",")]
+    if not set(names) <= set(ALGORITHMS):
+        raise SettingsError("JWT_ALGORITHMS", f"must be some of {', '.join(ALGORITHMS)}")
+    return list(dict.fromkeys(names))
 
 
 def _seconds(name: str, value: str) -> int:

@@ -1,8 +1,36 @@
-"""Where verification keys come from."""
+"""Where verification keys come from: the shared secret, or a cached key set."""
 
-from typing import Any
+import logging
+from collections.abc import Mapping, Sequence
+from threading import Lock, Thread, current_thread
+from time import monotonic
+from typing import Any, Protocol
 
 import jwt
+from flask import Flask
+
+from taskapi.errors import ApiError
+from taskapi.jwks import FETCH_LIMIT, Key, fetch_keys
+
+# Seconds between two fetches of one reason: nothing has been loaded yet, the keys are to be renewed, a key is unknown.
+FIRST, RENEWAL, UNKNOWN = 1, 300, 30
+STALE_LIMIT = 24 * 3600  # seconds that keys outlive their endpoint
+
+_logger = logging.getLogger(__name__)
+
+
+class Keys(Protocol):
+    """Whatever can tell a good signature."""
+
+    def verify(self, header: Mapping[str, Any], signed: bytes, signature: bytes) -> bool:
+        """Say whether the signature over signed is one of these keys'."""
+
+
+def init_app(app: Flask) -> None:
+    """Give the app its keys; none are fetched yet."""
+    secret, url = app.config["JWT_SECRET"], app.config["JWT_JWKS_URL"]
+    keys: Keys = SharedSecret(secret) if secret else KeySet(url, app.config["JWT_ALGORITHMS"])
+    app.extensions["taskapi.keys"] = keys
 
 
 class SharedSecret:
@@ -10,8 +38,89 @@ class SharedSecret:
 
     def __init__(self, secret: str) -> None:
         self._algorithm = jwt.get_algorithm_by_name("HS256")
-        self._key = self._algorithm.prepare_key(secret)
+        self._material = self._algorithm.prepare_key(secret)
 
-    def verify(self, header: dict[str, Any], signing_input: bytes, signature: bytes) -> bool:
+    def verify(self, header: Mapping[str, Any], signed: bytes, signature: bytes) -> bool:
         """Say whether the signature is the secret's; any other algorithm's never is."""
-        return header.get("alg") == "HS256" and self._algorithm.verify(signing_input, self._key, signature)
+        return header.get("alg") == "HS256" and self._algorithm.verify(signed, self._material, signature)
+
+
+class KeySet:
+    """The public keys at a URL (RFC 7517 section 5).
+
+    A request whose key is known never waits for a fetch; one whose key is not joins the fetch under way, or begins one
+    if the last was long enough ago. Nothing is fetched before the first token. PyJWT's own PyJWKClient keeps everybody
+    waiting while it fetches, and forgets the keys that it has when the endpoint is down.
+    """
+
+    def __init__(self, url: str, algorithms: Sequence[str]) -> None:
+        self._url = url
+        self._algorithms = algorithms
+        self._lock = Lock()  # guards what is below, and is never held while anybody waits
+        self._keys: list[Key] = []
+        self._failing_since: float | None = None
+        self._begun = dict.fromkeys((FIRST, RENEWAL, UNKNOWN), -float("inf"))
+        self._fetch: Thread | None = None
+        self._deadline = 0.0
+
+    def verify(self, header: Mapping[str, Any], signed: bytes, signature: bytes) -> bool:
+        """Say whether the signature is that of the one key that fits; raise the 503 where there are no keys at all."""
+        if header.get("alg") not in self._algorithms:
+            return False
+        if not self._has_keys():
+            self._refresh(FIRST)
+            if not self._has_keys():
+                message = "There are no keys to verify tokens with; try again."
+                raise ApiError(503, "INTERNAL_ERROR", message, headers={"Retry-After": str(FIRST)})
+        self._refresh(RENEWAL, wait=False)
+        if self._is_signed(header, signed, signature):
+            return True
+        if "kid" in header and self._fitting(header):
+            return False
+        self._refresh(UNKNOWN)
+        return self._is_signed(header, signed, signature)
+
+    def _has_keys(self) -> bool:
+        is_stale = self._failing_since is not None and monotonic() - self._failing_since > STALE_LIMIT
+        return bool(self._keys) and not is_stale
+
+    def _is_signed(self, header: Mapping[str, Any], signed: bytes, signature: bytes) -> bool:
+        fitting = self._fitting(header)
+        if "kid" not in header and len(fitting) > 1:
+            return False  # a token that could be anyone's
+        return any(key.algorithm.verify(signed, key.material, signature) for key in fitting)
+
+    def _fitting(self, header: Mapping[str, Any]) -> list[Key]:
+        """Return the keys of the token's algorithm and, where it names one, of its key id."""
+        return [key for key in self._keys if key.name == header["alg"] and key.kid == header.get("kid", key.kid)]
+
+    def _refresh(self, interval: int, wait: bool = True) -> None:
+        """Join the fetch under way, or begin one unless the last for this reason was less than interval seconds ago."""
+        with self._lock:
+            now = monotonic()
+            if self._fetch is None or now > self._deadline:
+                if now - self._begun[interval] < interval:
+                    return
+                self._begun[interval] = now
+                self._deadline = now + FETCH_LIMIT
+                self._fetch = Thread(target=self._load, daemon=True)
+                self._fetch.start()
+            fetch = self._fetch
+        if wait:
+            fetch.join(FETCH_LIMIT)
+
+    def _load(self) -> None:
+        try:
+            keys, failure = fetch_keys(self._url, self._algorithms), "no usable key"
+        except Exception as error:  # whatever the endpoint answers is survived
+            keys, failure = [], f"{error!r:.200}"
+        with self._lock:
+            if self._fetch is not current_thread():
+                return  # too late: another fetch has taken over
+            self._fetch = None
+            if keys:
+                self._keys, self._failing_since = keys, None
+                self._begun[RENEWAL] = monotonic()
+            elif self._failing_since is None:
+                self._failing_since = monotonic()
+                _logger.warning("no keys from %s: %s", self._url, failure)
