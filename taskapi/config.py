@@ -48,7 +48,7 @@ def load(environ: Mapping[str, str]) -> dict[str, Any]:
     return {
         "DEBUG": debug,
         "MAX_CONTENT_LENGTH": 64 * 1024,  # bytes; a task at its largest, escaped throughout, is under 14 KiB
-        "SQLALCHEMY_DATABASE_URI": _database_url(given.get("DATABASE_URL", "sqlite:///taskapi.sqlite3")),
+        "DATABASE_URL": _database_url(given.get("DATABASE_URL", "sqlite:///taskapi.sqlite3")),
         **_verification(given, debug),
         "JWT_ISSUER": given.get("JWT_ISSUER"),
         "JWT_AUDIENCE": given.get("JWT_AUDIENCE"),
@@ -59,12 +59,12 @@ def load(environ: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _database_url(url: str) -> str:
-    """Return a SQLite URL as it is, and a PostgreSQL URL in the form that libpq reads."""
-    if url.startswith("sqlite://"):
+    """Return the URL of a SQLite file as it is, and a PostgreSQL URL in the form that libpq reads."""
+    if re.match("sqlite:///(?!:memory:).", url):
         return url
     url, of_postgresql = re.subn(r"^postgres(?:ql)?(?:\+psycopg2)?://", "postgresql://", url)
     if not of_postgresql:
-        raise SettingsError("DATABASE_URL", "must begin with sqlite://, postgres:// or postgresql://")
+        raise SettingsError("DATABASE_URL", "must begin with postgresql:// or postgres://, or be sqlite:/// and a file")
     try:
         parse_dsn(url)
     except ProgrammingError:

@@ -2,6 +2,7 @@
 
 import select
 from collections.abc import Sequence
+from functools import partial
 from sqlite3 import Connection as SQLiteConnection
 from time import monotonic
 from typing import Any, NamedTuple
@@ -19,8 +20,13 @@ from sqlalchemy.orm import DeclarativeBase
 REQUEST_LIMIT = 4.5
 # Seconds that a request waits for a free connection; together the two stay under 8.
 POOL_TIMEOUT = 2.0
-# Connections per process: under gunicorn times its workers, so well under PostgreSQL's default of 100.
-POOL_SIZE = 10
+# Connections per process for single statements, and for the transactions that a new user or address takes.
+POOL_SIZE, TRANSACTION_POOL_SIZE = 10, 2
+
+# The engine of single statements. Its connections stay in autocommit: to switch one back would be a round trip, and a
+# SET that a pooler in transaction mode does not keep.
+AUTOCOMMIT = "autocommit"
+UUID_OID = 2950  # in PostgreSQL's pg_type
 
 READ_ONLY = "25006"  # read_only_sql_transaction: what a primary answers once it has become a standby
 
@@ -57,11 +63,11 @@ def run(*statements: Executable, **parameters: Any) -> Answer:
     Every statement here is safe to run twice, so where the connection turns out to be dead it runs once more on a
     fresh one. Raises sqlalchemy.exc.SQLAlchemyError.
     """
-    options = {"isolation_level": "AUTOCOMMIT"} if len(statements) == 1 else {}
+    engine = db.engines[AUTOCOMMIT] if len(statements) == 1 else db.engine
     repeated = False
     while True:
         try:
-            with db.engine.connect().execution_options(**options) as connection, connection.begin():
+            with engine.begin() as connection:
                 for statement in statements:
                     result = connection.execute(statement, parameters)
                 return Answer(result.all() if result.returns_rows else (), repeated)
@@ -73,32 +79,35 @@ def run(*statements: Executable, **parameters: Any) -> Answer:
 
 
 def init_app(app: Flask) -> None:
-    """Give the app its engine; nothing connects yet."""
-    url = app.config["SQLALCHEMY_DATABASE_URI"]
-    if url.startswith("postgresql:"):
-        # libpq reads the URL itself: several hosts, sslmode, channel_binding and whatever it learns next.
-        app.config["SQLALCHEMY_DATABASE_URI"] = "postgresql+psycopg2://"
-        options = {
-            "creator": lambda: psycopg2.connect(url, fallback_application_name="taskapi"),
-            "use_native_hstore": False,  # saves a query on each new connection
-            "pool_size": POOL_SIZE,
-            "max_overflow": 0,
-            "pool_timeout": POOL_TIMEOUT,
-            "pool_use_lifo": True,  # keeps few connections busy, and lets a pooler close the others
-        }
-    else:
-        options = {"connect_args": {"timeout": REQUEST_LIMIT}}
-    app.config["SQLALCHEMY_ENGINE_OPTIONS"] = options
+    """Give the app its engines, one for single statements and one for transactions; nothing connects yet."""
+    options = _engine_options(app.config["DATABASE_URL"])
+    app.config["SQLALCHEMY_ENGINE_OPTIONS"] = options | {"pool_size": TRANSACTION_POOL_SIZE}
+    app.config["SQLALCHEMY_BINDS"] = {AUTOCOMMIT: options | {"pool_size": POOL_SIZE, "isolation_level": "AUTOCOMMIT"}}
     db.init_app(app)
     with app.app_context():
-        event.listen(db.engine, "connect", _on_connect)
-        event.listen(db.engine, "handle_error", _on_error)
+        for engine in db.engines.values():
+            event.listen(engine, "connect", _on_connect)
+            event.listen(engine, "handle_error", _on_error)
+
+
+def _engine_options(url: str) -> dict[str, Any]:
+    # LIFO keeps few connections busy, and lets a pooler close the others.
+    options = {"max_overflow": 0, "pool_timeout": POOL_TIMEOUT, "pool_use_lifo": True}
+    if url.startswith("sqlite:"):
+        return options | {"url": url, "connect_args": {"timeout": REQUEST_LIMIT}}
+    # libpq reads the URL itself: several hosts, sslmode, channel_binding and whatever it learns next.
+    creator = partial(psycopg2.connect, url, fallback_application_name="taskapi")
+    # Looking for hstore would be a query on each new connection.
+    return options | {"url": "postgresql+psycopg2://", "creator": creator, "use_native_hstore": False}
 
 
 def _on_connect(connection: Any, record: object) -> None:
     if isinstance(connection, SQLiteConnection):
         connection.execute("PRAGMA foreign_keys = ON")  # SQLite ignores them unless told
         connection.execute("PRAGMA journal_mode = WAL")  # readers and the one writer don't block each other
+    else:
+        # Ids are text throughout: SQLAlchemy has psycopg2 make UUID objects, only to make text of them again.
+        extensions.register_type(extensions.new_type((UUID_OID,), "UUID", lambda text, cursor: text), connection)
 
 
 def _on_error(context: ExceptionContext) -> None:

@@ -7,7 +7,7 @@ from time import perf_counter
 from uuid import uuid4
 
 from flask import Flask, Response, current_app, g, has_request_context, request
-from pythonjsonlogger.json import JsonFormatter
+from pythonjsonlogger.orjson import OrjsonFormatter
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
 _FORMAT = "{asctime} {levelname} {request_id} {message}"
@@ -22,7 +22,7 @@ def init_app(app: Flask) -> None:
     handler.setFormatter(
         logging.Formatter(_FORMAT, style="{")
         if app.debug
-        else JsonFormatter(_FORMAT, style="{", rename_fields=_NAMES)
+        else OrjsonFormatter(_FORMAT, style="{", rename_fields=_NAMES)
     )
     root = logging.getLogger()
     root.handlers = [*(other for other in root.handlers if other.name != __name__), handler]

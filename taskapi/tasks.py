@@ -14,6 +14,8 @@ from taskapi.wire import if_none_match, read_if_match, write_etag, write_timesta
 
 PREFIX = "/api/tasks"
 
+NAMES = [column.name for column in store.COLUMNS]
+
 bp = Blueprint("tasks", __name__, url_prefix=PREFIX)
 
 
@@ -105,5 +107,7 @@ def _answer(task: store.TaskRow) -> Response:
 
 
 def _show(task: store.TaskRow) -> dict[str, Any]:
-    stamps = {name: write_timestamp(task._mapping[name]) for name in ("created_at", "updated_at")}
-    return {**task._mapping, **stamps}
+    shown = dict(zip(NAMES, task, strict=True))
+    shown["created_at"] = write_timestamp(task.created_at)
+    shown["updated_at"] = write_timestamp(task.updated_at)
+    return shown
