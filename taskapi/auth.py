@@ -63,11 +63,12 @@ def verify(header: str, now: float) -> Identity:
         claims = _json_object(payload)
         if not _claims_are_right(claims, config, now + config["JWT_LEEWAY"]):
             raise ValueError
+        identity = Identity(user_id(claims.get("iss", ""), claims["sub"]), _email(claims))
     except (ValueError, RecursionError):
         raise _refusal("INVALID_TOKEN", "The token is not valid.") from None
     if claims["exp"] <= now - config["JWT_LEEWAY"]:
         raise _refusal("TOKEN_EXPIRED", "The token has expired.")
-    return Identity(user_id(claims.get("iss", ""), claims["sub"]), _email(claims))
+    return identity
 
 
 def user_id(issuer: str, subject: str) -> str:

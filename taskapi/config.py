@@ -7,12 +7,15 @@ of taskapi, and nothing that brings in ssl.
 import re
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from psycopg2 import ProgrammingError
 from psycopg2.extensions import parse_dsn
 
 # Shipped in .flaskenv, so known to everyone: good for trying things, refused outside debug mode.
 DEVELOPMENT_SECRET = "known-to-everyone-for-development-only"
+
+MAX_BODY = 64 * 1024  # bytes; a task at its largest, escaped throughout, is under 27 KiB
 
 # RFC 7518 section 3.2: an HS256 key is at least as long as the hash, 256 bits.
 MIN_SECRET_BYTES = 32
@@ -47,7 +50,7 @@ def load(environ: Mapping[str, str]) -> dict[str, Any]:
     debug = given.get("FLASK_DEBUG", "").lower() not in _FALSE
     return {
         "DEBUG": debug,
-        "MAX_CONTENT_LENGTH": 64 * 1024,  # bytes; a task at its largest, escaped throughout, is under 14 KiB
+        "MAX_CONTENT_LENGTH": MAX_BODY + 1,  # where werkzeug stops reading
         "DATABASE_URL": _database_url(given.get("DATABASE_URL", "sqlite:///taskapi.sqlite3")),
         **_verification(given, debug),
         "JWT_ISSUER": given.get("JWT_ISSUER"),
@@ -90,7 +93,11 @@ def _verification(given: Mapping[str, str], debug: bool) -> dict[str, Any]:
 def _secret(secret: str | None, debug: bool) -> str:
     if secret is None:
         raise SettingsError("JWT_SECRET", "is missing, and so is JWT_JWKS_URL")
-    if len(secret.encode()) < MIN_SECRET_BYTES:
+    try:
+        is_long = len(secret.encode()) >= MIN_SECRET_BYTES
+    except UnicodeEncodeError:
+        raise SettingsError("JWT_SECRET", "is not UTF-8 text") from None
+    if not is_long:
         raise SettingsError("JWT_SECRET", f"must be {MIN_SECRET_BYTES} bytes or more")
     if secret.lstrip().startswith(_PUBLIC_FORMS):
         raise SettingsError("JWT_SECRET", "looks like a PEM or JWK: public keys are no secret, see JWT_JWKS_URL")
@@ -100,7 +107,7 @@ def _secret(secret: str | None, debug: bool) -> str:
 
 
 def _jwks_url(url: str, given: Mapping[str, str]) -> str:
-    if not _JWKS_URL.fullmatch(url):
+    if not _is_url(url, _JWKS_URL):
         raise SettingsError("JWT_JWKS_URL", "must begin with https://, or http:// on localhost")
     if "JWT_ISSUER" not in given:
         raise SettingsError("JWT_ISSUER", "is missing: keys from a URL need the issuer that they stand for")
@@ -122,11 +129,18 @@ def _seconds(name: str, value: str) -> int:
 
 def _origins(value: str) -> list[str]:
     origins = [origin.strip() for origin in value.split(",")]
-    if not all(map(_ORIGIN.fullmatch, origins)):
+    if not all(_is_url(origin, _ORIGIN) for origin in origins):
         raise SettingsError(
             "FRONTEND_URL", "must be origins as browsers send them (https://app.example.com), separated by commas"
         )
     return origins
+
+
+def _is_url(text: str, form: re.Pattern[str]) -> bool:
+    try:
+        return form.fullmatch(text) is not None and urlsplit(text).port != 0
+    except ValueError:  # a port above 65535
+        return False
 
 
 def _log_level(value: str) -> str:

@@ -20,11 +20,13 @@ from sqlalchemy.orm import DeclarativeBase
 REQUEST_LIMIT = 4.5
 # Seconds that a request waits for a free connection; together the two stay under 8.
 POOL_TIMEOUT = 2.0
-# Connections per process for single statements, and for the transactions that a new user or address takes.
-POOL_SIZE, TRANSACTION_POOL_SIZE = 10, 2
+# Seconds that SQLite waits for somebody else's lock; a request has one lock to wait for.
+SQLITE_LIMIT = 2.5
+# Connections per process: under gunicorn times its workers, so well under PostgreSQL's default of 100.
+POOL_SIZE = 10
 
-# The engine of single statements. Its connections stay in autocommit: to switch one back would be a round trip, and a
-# SET that a pooler in transaction mode does not keep.
+# The engine of requests. Its connections stay in autocommit: to switch one back would be a round trip, and a SET that a
+# pooler in transaction mode does not keep. The default engine, with transactions, is for the shell and commands.
 AUTOCOMMIT = "autocommit"
 UUID_OID = 2950  # in PostgreSQL's pg_type
 
@@ -57,19 +59,17 @@ class Answer(NamedTuple):
     repeated: bool
 
 
-def run(*statements: Executable, **parameters: Any) -> Answer:
-    """Run one statement in autocommit, or several in one transaction, and return the last one's rows.
+def run(statement: Executable, **parameters: Any) -> Answer:
+    """Run a statement in autocommit.
 
-    Every statement here is safe to run twice, so where the connection turns out to be dead it runs once more on a
-    fresh one. Raises sqlalchemy.exc.SQLAlchemyError.
+    Every statement of a request is safe to run twice, so where the connection turns out to be dead it runs once more on
+    a fresh one. Raises sqlalchemy.exc.SQLAlchemyError.
     """
-    engine = db.engines[AUTOCOMMIT] if len(statements) == 1 else db.engine
     repeated = False
     while True:
         try:
-            with engine.begin() as connection:
-                for statement in statements:
-                    result = connection.execute(statement, parameters)
+            with db.engines[AUTOCOMMIT].connect() as connection:
+                result = connection.execute(statement, parameters)
                 return Answer(result.all() if result.returns_rows else (), repeated)
         except DBAPIError as error:
             dead = error.connection_invalidated and not isinstance(error.orig, DeadlineExceeded)
@@ -79,10 +79,10 @@ def run(*statements: Executable, **parameters: Any) -> Answer:
 
 
 def init_app(app: Flask) -> None:
-    """Give the app its engines, one for single statements and one for transactions; nothing connects yet."""
+    """Give the app its engines; nothing connects yet."""
     options = _engine_options(app.config["DATABASE_URL"])
-    app.config["SQLALCHEMY_ENGINE_OPTIONS"] = options | {"pool_size": TRANSACTION_POOL_SIZE}
-    app.config["SQLALCHEMY_BINDS"] = {AUTOCOMMIT: options | {"pool_size": POOL_SIZE, "isolation_level": "AUTOCOMMIT"}}
+    app.config["SQLALCHEMY_ENGINE_OPTIONS"] = options
+    app.config["SQLALCHEMY_BINDS"] = {AUTOCOMMIT: options | {"isolation_level": "AUTOCOMMIT"}}
     db.init_app(app)
     with app.app_context():
         for engine in db.engines.values():
@@ -92,9 +92,9 @@ def init_app(app: Flask) -> None:
 
 def _engine_options(url: str) -> dict[str, Any]:
     # LIFO keeps few connections busy, and lets a pooler close the others.
-    options = {"max_overflow": 0, "pool_timeout": POOL_TIMEOUT, "pool_use_lifo": True}
+    options = {"pool_size": POOL_SIZE, "max_overflow": 0, "pool_timeout": POOL_TIMEOUT, "pool_use_lifo": True}
     if url.startswith("sqlite:"):
-        return options | {"url": url, "connect_args": {"timeout": REQUEST_LIMIT}}
+        return options | {"url": url, "connect_args": {"timeout": SQLITE_LIMIT}}
     # libpq reads the URL itself: several hosts, sslmode, channel_binding and whatever it learns next.
     creator = partial(psycopg2.connect, url, fallback_application_name="taskapi")
     # Looking for hstore would be a query on each new connection.

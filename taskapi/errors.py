@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from traceback import format_tb
 from typing import Any, Literal
 
+import psycopg2
 from flask import Flask, Response, current_app, jsonify
 from marshmallow import ValidationError
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
@@ -103,7 +104,7 @@ def _database(error: SQLAlchemyError) -> Response:
     orig = getattr(error, "orig", None)
     state = getattr(orig, "pgcode", None)
     reason = f"{type(orig or error).__name__} {state or orig or ''}"
-    if _is_unavailable(error):
+    if is_unavailable(error):
         current_app.logger.warning("database not available: %s", reason)
         return _answer(ApiError(503, "DATABASE_ERROR", headers={"Retry-After": RETRY_AFTER}))
     stack = "".join(format_tb(error.__traceback__))
@@ -111,13 +112,15 @@ def _database(error: SQLAlchemyError) -> Response:
     return _answer(ApiError(500, "DATABASE_ERROR"))
 
 
-def _is_unavailable(error: SQLAlchemyError) -> bool:
+def is_unavailable(error: SQLAlchemyError) -> bool:
+    """Say whether the database is away, starting, read-only or too busy."""
     if not isinstance(error, DBAPIError):
         return isinstance(error, PoolTimeoutError)
     if isinstance(error.orig, sqlite3.Error):
         return getattr(error.orig, "sqlite_errorcode", 0) & 0xFF in _UNAVAILABLE_SQLITE
-    # Without a SQLSTATE it is libpq itself that speaks: it found nobody to talk to.
-    state = getattr(error.orig, "pgcode", None) or "08000"
+    if isinstance(error.orig, psycopg2.OperationalError) and error.orig.pgcode is None:
+        return True  # libpq itself speaks: it found nobody to talk to
+    state = getattr(error.orig, "pgcode", None) or ""
     return error.connection_invalidated or state.startswith(_UNAVAILABLE_CLASSES) or state in _UNAVAILABLE_STATES
 
 

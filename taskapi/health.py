@@ -7,9 +7,10 @@ from time import monotonic
 from alembic.script import ScriptDirectory
 from flask import Blueprint, Response, g, jsonify
 from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
 
 from taskapi.database import run
-from taskapi.errors import ApiError
+from taskapi.errors import ApiError, is_unavailable
 
 bp = Blueprint("health", __name__)
 
@@ -27,8 +28,13 @@ def healthz() -> Response:
 def readyz() -> Response:
     """The database answers and has the schema of this code."""
     g.database_deadline = monotonic() + READY_LIMIT
-    rows = run(text("SELECT version_num FROM alembic_version")).rows
-    if [row.version_num for row in rows] != [_head()]:
+    try:
+        revisions = [row.version_num for row in run(text("SELECT version_num FROM alembic_version")).rows]
+    except SQLAlchemyError as error:
+        if is_unavailable(error):
+            raise
+        revisions = []  # not even the table is there
+    if revisions != [_head()]:
         raise ApiError(503, "DATABASE_ERROR", "The database's schema is not current.")
     return jsonify({"status": "ok"})
 

@@ -1,8 +1,11 @@
 """Fetch a key set, and take from it what can verify a token."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPSConnection
+from socket import SHUT_RDWR, socket
+from threading import Timer
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -42,16 +45,26 @@ def _download(url: str) -> bytes:
     parts = urlsplit(url)
     kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
     connection = kind(parts.hostname or "", parts.port, timeout=FETCH_LIMIT)
+    connection.connect()
+    # The connection's own timeout begins anew with every byte; this one does not, and wakes whoever reads.
+    watchdog = Timer(FETCH_LIMIT, _hang_up, [connection.sock])
+    watchdog.start()
     try:
-        target = parts._replace(scheme="", netloc="", fragment="").geturl() or "/"
+        target = parts._replace(scheme="", netloc="", fragment="").geturl()
         connection.request("GET", target, headers={"Accept": "application/json"})
         response = connection.getresponse()
         document = response.read(MAX_BYTES + 1)
     finally:
+        watchdog.cancel()
         connection.close()
     if response.status != HTTPStatus.OK or len(document) > MAX_BYTES:
         raise ValueError(f"status {response.status}, {len(document)} bytes")
     return document
+
+
+def _hang_up(connection: socket) -> None:
+    with suppress(OSError):
+        connection.shutdown(SHUT_RDWR)
 
 
 def _read_key(jwk: Any, name: str) -> Key | None:

@@ -72,7 +72,8 @@ class KeySet:
             if not self._has_keys():
                 message = "There are no keys to verify tokens with; try again."
                 raise ApiError(503, "INTERNAL_ERROR", message, headers={"Retry-After": str(FIRST)})
-        self._refresh(RENEWAL, wait=False)
+        # Beside the request, unless the keys were last seen so long ago that they may well have been withdrawn.
+        self._refresh(RENEWAL, wait=monotonic() - self._begun[RENEWAL] > STALE_LIMIT)
         if self._is_signed(header, signed, signature):
             return True
         if "kid" in header and self._fitting(header):

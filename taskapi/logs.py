@@ -34,7 +34,7 @@ def init_app(app: Flask) -> None:
 
 
 def _add_request_id(record: logging.LogRecord) -> bool:
-    record.request_id = g.request_id if has_request_context() else "-"
+    record.request_id = g.get("request_id", "-") if has_request_context() else "-"
     return True
 
 

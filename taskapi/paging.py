@@ -56,7 +56,7 @@ def _read_cursor(cursor: str, owner: str, query: Mapping[str, Any]) -> tuple[Any
         if digest != _digest(place, owner, query):
             raise ValueError
         key, task_id = orjson.loads(place)
-        if not UUID_FORM.fullmatch(task_id) or "\0" in key:
+        if not UUID_FORM.fullmatch(task_id) or not isinstance(key, str) or "\0" in key:
             raise ValueError
         return key if query["sort"].endswith("title") else read_timestamp(key), task_id
     except (ValueError, TypeError):

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any
@@ -136,12 +137,13 @@ def create_task(owner: Identity, task_id: str, values: Mapping[str, Any]) -> tup
 
 
 def _save_user(user: Identity) -> None:
-    try:
-        if user.email is not None:
-            run(RELEASE_EMAIL, SAVE_USER, owner=user.id, address=user.email)
+    # Not one transaction: two users who swap addresses would wait for each other. A fault between the two leaves an
+    # address that nobody has, which is true: a token has shown that its old holder has lost it.
+    if user.email is not None:
+        run(RELEASE_EMAIL, owner=user.id, address=user.email)
+        with suppress(IntegrityError):  # somebody else has shown it since, so has it now
+            run(SAVE_USER, owner=user.id, address=user.email)
             return
-    except IntegrityError:
-        pass  # somebody else showed the address at the same moment, so has it now
     run(SAVE_USER_ID, owner=user.id)
 
 

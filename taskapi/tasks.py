@@ -5,9 +5,11 @@ from uuid import uuid4
 
 from flask import Blueprint, Response, g, jsonify, request
 from marshmallow import Schema
+from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 
 from taskapi import paging, store
 from taskapi.auth import authenticate
+from taskapi.config import MAX_BODY
 from taskapi.errors import ApiError
 from taskapi.schemas import CREATE, UPDATE, UUID_FORM
 from taskapi.wire import if_none_match, read_if_match, write_etag, write_timestamp
@@ -61,9 +63,7 @@ def get_task(task_id: str) -> Response:
     """One task, or 304 if the client has this version of it."""
     response = _answer(store.get_task(g.user.id, _id(task_id)))
     if if_none_match(request.headers.get("If-None-Match"), response.headers["ETag"]):
-        response.status_code = 304
-        response.set_data(b"")
-        del response.headers["Content-Type"], response.headers["Content-Length"]
+        response.status_code = 304  # which werkzeug sends without body
     return response
 
 
@@ -82,6 +82,10 @@ def delete_task(task_id: str) -> Response:
 
 
 def _body(schema: Schema) -> dict[str, Any]:
+    if request.mimetype != "application/json":
+        raise UnsupportedMediaType  # get_json would take application/*+json too
+    if (request.content_length or 0) > MAX_BODY or len(request.get_data()) > MAX_BODY:
+        raise RequestEntityTooLarge  # werkzeug cuts a chunked body off at its limit, and says nothing
     body = request.get_json()
     if not isinstance(body, dict):
         raise ApiError(400, "INVALID_REQUEST")

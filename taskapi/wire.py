@@ -11,7 +11,7 @@ import orjson
 from flask.json.provider import JSONProvider
 
 _ETAG = re.compile(r'[ \t]*"([^"]*)"[ \t]*')
-_TIMESTAMP = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z")
+_TIMESTAMP = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T(?:[01][0-9]|2[0-3]):[0-9]{2}:[0-9]{2}\.[0-9]{6}Z")
 
 
 class StrictJSON(JSONProvider):
@@ -73,5 +73,5 @@ def read_if_match(header: str | None) -> Sequence[datetime] | None:
 
 def if_none_match(header: str | None, etag: str) -> bool:
     """Say whether an If-None-Match header (RFC 9110 section 13.1.2) matches: weakly, so W/ makes no difference."""
-    tags = [tag.strip(" \t").removeprefix("W/") for tag in (header or "").split(",")]
-    return etag in tags or tags == ["*"]
+    tags = [tag.strip(" \t") for tag in (header or "").split(",")]
+    return tags == ["*"] or etag in tags or f"W/{etag}" in tags
