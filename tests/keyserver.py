@@ -1,0 +1,115 @@
+"""The endpoint where an issuer publishes its keys, with whatever faults a test likes."""
+
+import socket
+import struct
+from collections.abc import Callable
+from contextlib import suppress
+from socketserver import StreamRequestHandler, ThreadingTCPServer
+from threading import Event, Thread
+from typing import Any
+
+from tests.tokens import dump
+
+Answer = bytes | Callable[["KeyServer", socket.socket], None]
+
+
+def http(body: bytes, status: str = "200 OK", *headers: str) -> bytes:
+    """Return an HTTP answer."""
+    lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *headers]
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+def key_set(*jwks: Any) -> bytes:
+    """Return the answer of an endpoint in good order."""
+    return http(dump({"keys": jwks}), "200 OK", "Content-Type: application/json")
+
+
+def hang(server: "KeyServer", connection: socket.socket) -> None:
+    """Say nothing until the test lets go; then answer in good order."""
+    server.let_go.wait()
+    connection.sendall(server.late_answer)
+
+
+def silent(server: "KeyServer", connection: socket.socket) -> None:
+    """Say nothing, and note when the other side hangs up."""
+    connection.settimeout(0.02)
+    while not server.let_go.is_set():
+        with suppress(TimeoutError):
+            if not connection.recv(1):
+                return server.left.set()
+
+
+def drip(server: "KeyServer", connection: socket.socket) -> None:
+    """Send a space every now and then, for as long as anybody listens."""
+    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n")
+    try:
+        while not server.let_go.wait(0.05):
+            connection.sendall(b" ")
+    except OSError:
+        server.left.set()
+
+
+def reset(server: "KeyServer", connection: socket.socket) -> None:
+    """Break the connection off with a TCP reset."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
+
+
+class _Handler(StreamRequestHandler):
+    server: "KeyServer"
+
+    def handle(self) -> None:
+        _, target, _ = self.rfile.readline().split()
+        while self.rfile.readline().strip():
+            pass
+        self.server.asked.append(target.decode())
+        self.server.was_asked.set()
+        answer = self.server.answer
+        if isinstance(answer, bytes):
+            self.connection.sendall(answer)
+        else:
+            answer(self.server, self.connection)
+
+
+class KeyServer(ThreadingTCPServer):
+    """Gives one answer to everybody, until told another, and notes the paths it was asked for."""
+
+    request_queue_size = 64
+
+    def __init__(self, *jwks: Any) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.answer: Answer = key_set(*jwks)
+        self.late_answer = self.answer
+        self.asked: list[str] = []
+        self.was_asked, self.let_go, self.left = Event(), Event(), Event()
+        self.origin = f"http://127.0.0.1:{self.server_address[1]}"
+        self.url = f"{self.origin}/keys"
+        self._thread = Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01})
+
+    def publish(self, *jwks: Any) -> None:
+        """Show these keys from now on."""
+        self.answer = self.late_answer = key_set(*jwks)
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that has left is no error of the server's."""
+
+    def __enter__(self) -> "KeyServer":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.let_go.set()
+        self.shutdown()
+        self._thread.join()
+        self.server_close()
+
+
+class Clock:
+    """Stands in for taskapi.keys.monotonic: a day passes when a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        """Return the seconds."""
+        return self.now

@@ -1,0 +1,161 @@
+"""Misused tokens: claims of wrong types and values, and their times; each is signed as it should be."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import time_machine
+from flask import Flask
+
+from tests.tokens import (
+    CLAIMS, EXPIRED, INVALID, ISSUER, NOW, USER, Members, ask, dump, forge, me_app, merge, refusal, whole
+)
+
+AUDIENCE = "https://api.example.com"
+LEEWAY = 30
+LONG_AGO = NOW - 3600
+
+WRONG: list[tuple[str, list[Any]]] = [
+    ("exp", [..., None, "", str(NOW + 600), True, [], [NOW + 600], {}, 1e300, 10**30, -(10**30), 253402300800]),
+    ("nbf", [None, "", str(NOW), True, False, [], {}, NOW + 31, NOW + 30.001, 10**30, -(10**30)]),
+    ("iat", [None, "", str(NOW), True, False, [], {}, NOW + 31, NOW + 30.001, 10**30, -(10**30)]),
+    ("iss", [..., None, "", 1, True, [ISSUER], {"a": ISSUER}, f"{ISSUER}/", f"{ISSUER} ", ISSUER.upper(), "\ud800"]),
+    ("aud", [..., None, "", 1, True, [], {}, {AUDIENCE: 1}, f"{AUDIENCE}/", [[AUDIENCE]], [AUDIENCE, 1], [None]]),
+    ("sub", [..., None, "", 1, 1.5, True, [], [USER], {}, "x" * 256, "\0", "a\0b", "a\nb", "\x7f", "a\x85b"]),
+    ("sub", ["\ud800", "\udfff\ud800", "\u200b", "\u202e", "\u2028", "\ue000", "\uffff", "\xad"]),
+    ("jti", [None, 1, True, [], {}]),
+    ("email", [1, True, False, [], ["a@example.com"], {}, "a\0@example.com", "a\n@b", "\ud800", "x" * 255]),
+]
+PARAMS = [pytest.param({name: value}, id=f"{name}-{value!r:.40}") for name, values in WRONG for value in values]
+
+# Members in the raw, as Python's json would not write them.
+RAW = {
+    "exp-nan": b'"exp":NaN',
+    "exp-infinity": b'"exp":Infinity',
+    "exp-1e400": b'"exp":1e400',
+    "exp-minus-1e400": b'"exp":-1e400',
+    "exp-of-5000-digits": b'"exp":' + b"9" * 5000,
+    "exp-of-4000-digits": b'"exp":' + b"9" * 4000,
+    "exp-with-leading-zero": b'"exp":01700000600',
+    "exp-with-plus": b'"exp":+1700000600',
+    "exp-hexadecimal": b'"exp":0x7fffffff',
+    "exp-with-underscore": b'"exp":1_700_000_600',
+    "nbf-minus-infinity": b'"nbf":-Infinity,"exp":1700000600',
+    "nan-elsewhere": b'"x":[NaN],"exp":1700000600',
+    "comment": b'"exp":1700000600/**/',
+    "trailing-comma": b'"exp":1700000600,',
+    "line-feed-in-a-string": b'"x":"\n","exp":1700000600',
+    "deep-nesting": b'"x":' + b"[" * 100_000 + b"]" * 100_000 + b',"exp":1700000600',
+}
+
+TIMES: list[tuple[Members, dict[str, str] | None]] = [
+    ({"exp": NOW - LEEWAY + 1}, None),
+    ({"exp": NOW - LEEWAY + 0.001}, None),
+    ({"exp": NOW - LEEWAY}, EXPIRED),
+    ({"exp": NOW - LEEWAY - 1}, EXPIRED),
+    ({"exp": float(LONG_AGO)}, EXPIRED),
+    ({"exp": 0}, EXPIRED),
+    ({"exp": -1}, EXPIRED),
+    ({"exp": 253402300799}, None),
+    ({"exp": NOW + 600.5}, None),
+    ({"nbf": NOW + LEEWAY}, None),
+    ({"nbf": NOW + LEEWAY + 1}, INVALID),
+    ({"nbf": -1.5}, None),
+    ({"iat": NOW + LEEWAY}, None),
+    ({"iat": NOW + LEEWAY + 1}, INVALID),
+    ({"iat": NOW - 1e6, "nbf": NOW - 1e6}, None),
+]
+
+HEADERS: list[Members] = [{"alg": "none"}, {"typ": "JWS"}, {"crit": ["exp"]}, {"zip": "DEF"}, {"b64": True}, {"kid": 1}]
+BOTH = [
+    *[pytest.param({}, {name: value}, id=f"{name}-{value!r:.40}") for name, values in WRONG[1:] for value in values],
+    *[pytest.param(members, {}, id=str(members)) for members in HEADERS],
+]
+
+
+@pytest.fixture(autouse=True)
+def frozen() -> Iterator[None]:
+    """Time stands still."""
+    with time_machine.travel(NOW, tick=False):
+        yield
+
+
+@pytest.fixture
+def app() -> Flask:
+    """It knows a secret, whose tokens they are and for whom; its database is down all the while."""
+    return me_app(JWT_ISSUER=ISSUER, JWT_AUDIENCE=AUDIENCE)
+
+
+def _token(claims: Members, header: Members = {}) -> str:
+    return forge(header, {"aud": AUDIENCE, **claims})
+
+
+@pytest.mark.parametrize("claims", PARAMS)
+def test_wrong_claim_is_invalid(app: Flask, claims: Members) -> None:
+    """A registered claim of a wrong type or value spoils the token, needed or not."""
+    assert whole(ask(app, _token(claims))) == refusal(INVALID)
+
+
+@pytest.mark.parametrize(("header", "claims"), BOTH)
+def test_expired_token_with_another_fault_is_invalid(app: Flask, header: Members, claims: Members) -> None:
+    """Only a token with no other fault is said to have expired."""
+    assert whole(ask(app, _token({"exp": LONG_AGO, **claims}, header))) == refusal(INVALID)
+
+
+def test_expired_token_of_another_secret_is_invalid(app: Flask) -> None:
+    """That a forged token has expired is nothing that its forger is told."""
+    token = _token({"exp": LONG_AGO})
+
+    assert whole(ask(app, token)) == refusal(EXPIRED)
+    assert whole(ask(app, token[:-4])) == refusal(INVALID)
+
+
+@pytest.mark.parametrize("members", RAW.values(), ids=RAW)
+def test_number_or_text_that_json_has_not_is_invalid(app: Flask, members: bytes) -> None:
+    """What readers of JSON disagree about, or what could exhaust one, is refused."""
+    rest = dump(merge(CLAIMS, {"aud": AUDIENCE, "exp": ...}))[:-1]
+
+    assert whole(ask(app, forge(claims=rest + b"," + members + b"}"))) == refusal(INVALID)
+
+
+@pytest.mark.parametrize(("claims", "expected"), [pytest.param(*case, id=str(case[0])) for case in TIMES])
+def test_times_are_kept_to_the_second(app: Flask, claims: Members, expected: dict[str, str] | None) -> None:
+    """Clocks may differ by the leeway and no more; a token expires at exp, not after it (RFC 7519 section 4.1.4)."""
+    response = ask(app, _token(claims))
+
+    if expected is None:
+        assert (response.status_code, response.json) == (200, {"id": USER, "email": None})
+    else:
+        assert whole(response) == refusal(expected)
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        pytest.param({}, id="plain"),
+        pytest.param({"aud": [AUDIENCE]}, id="aud-list"),
+        pytest.param({"aud": ["https://other.example.com", AUDIENCE]}, id="aud-longer-list"),
+        pytest.param({"jti": ""}, id="jti-empty"),
+        pytest.param({"x": {"iss": 1, "exp": None}, "azp": 1, "name": None, "scope": []}, id="unknown-claims"),
+        pytest.param({"nonce": 2**70, "ratio": 0.1}, id="large-number-elsewhere"),
+        pytest.param({"email": None}, id="email-null"),
+        pytest.param({"email": ""}, id="email-empty"),
+    ],
+)
+def test_right_claims_pass(app: Flask, claims: Members) -> None:
+    """What is right, or nobody's business here, is no fault."""
+    response = ask(app, _token(claims))
+
+    assert (response.status_code, response.json) == (200, {"id": USER, "email": None})
+
+
+@pytest.mark.parametrize("subject", ["x", "x" * 255, "0", " a b ", "auth0|1", "用户", "é" * 255, "\U0001f30d" * 255])
+def test_printable_subject_passes(app: Flask, subject: str) -> None:
+    """A subject is 1 to 255 printable characters of any script."""
+    assert ask(app, _token({"sub": subject})).status_code == 200
+
+
+@pytest.mark.parametrize("issuer", [None, 1, True, [], [ISSUER], {}, "\ud800"], ids=repr)
+def test_wrong_issuer_is_invalid_whatever_the_settings(issuer: Any) -> None:
+    """Where no setting says what the issuer must be, it is still text, and text that UTF-8 can hold."""
+    assert whole(ask(me_app(), forge(claims={"iss": issuer, "sub": "auth0|1"}))) == refusal(INVALID)

@@ -1,0 +1,227 @@
+"""What a request's body must be before anybody looks at its fields."""
+
+import json
+from io import BytesIO
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from tests.people import Person
+
+# A refused body never reaches the database, so one is enough.
+ON_ONE_DATABASE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+METHODS = pytest.mark.parametrize("method", ["POST", "PUT", "PATCH"])
+
+LIMIT = 64 * 1024  # bytes
+
+NO_OBJECT = 400, {"error": "The request's body must be a JSON object in UTF-8.", "code": "INVALID_REQUEST"}
+TOO_LARGE = 413, {"error": "The request's body is too large.", "code": "INVALID_REQUEST"}
+NO_JSON = 415, {"error": "The request's body must be application/json.", "code": "INVALID_REQUEST"}
+
+TASK = b'{"title": "Water the plants"}'
+
+
+def path_for(person: Person, method: str) -> str:
+    """Return where a body may be sent."""
+    return "/api/tasks" if method == "POST" else f"/api/tasks/{person.make(title='As it was')['id']}"
+
+
+def assert_untouched(person: Person) -> None:
+    """The database holds no task but the one of path_for, as it was."""
+    assert [] == [row.title for row in person.stored() if row.title != "As it was"]
+
+
+@ON_ONE_DATABASE
+@METHODS
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b" ",
+        TASK[:-1],
+        TASK + b"}",
+        TASK + TASK,
+        TASK + b"\0",
+        b"null",
+        b"true",
+        b"5",
+        b'"title"',
+        b"[]",
+        b"[%b]" % TASK,
+        b"title=Water+the+plants",
+        b"{'title': 'Water the plants'}",
+        b'{title: "Water the plants"}',
+        b'{"title": "Water the plants",}',
+        b'{"title": "Water the plants"} // now',
+        b'{"title": "Water\nthe plants"}',
+        b'{"title": NaN}',
+        b'{"title": "a", "is_completed": NaN}',
+        b'{"title": "a", "description": Infinity}',
+        b'{"title": "a", "user_id": -Infinity}',
+        b'{"title": "a", "created_at": 01}',
+        b'{"title": "\\ud800"}',
+        b'{"title": "a\\udfffb"}',
+        b'{"title": "a", "\\ud800": 1}',
+        b'{"title": "\\x41"}',
+        '{"title": "Café"}'.encode("latin-1"),
+        b'{"title": "\xed\xa0\x80"}',
+        b'{"title": "\xc0\xaf"}',
+        TASK.decode().encode("utf-8-sig"),
+        TASK.decode().encode("utf-16"),
+        TASK.decode().encode("utf-16-le"),
+        TASK.decode().encode("utf-32"),
+        b"\x80",
+    ],
+    ids=lambda body: ascii(body)[2:40],
+)
+def test_anything_but_a_json_object_in_utf_8_answers_400(ana: Person, method: str, body: bytes) -> None:
+    """JSON as RFC 8259 has it, in UTF-8 without a byte order mark, and an object."""
+    response = ana.call(method, path_for(ana, method), data=body, content_type="application/json")
+
+    assert (response.status_code, response.json) == NO_OBJECT
+    assert_untouched(ana)
+
+
+@ON_ONE_DATABASE
+@METHODS
+@pytest.mark.parametrize("levels", [100, 1_000, 1_025, 10_000, 100_000])
+@pytest.mark.parametrize(
+    ("head", "opening", "closing", "tail"),
+    [
+        (b"", b"[", b"]", b""),
+        (b"", b"[", b"", b""),
+        (b"", b'{"a":', b"1}", b""),
+        (b'{"title": ', b"[", b"]", b"}"),
+        (b'{"title": "a", "user_id": {"a": ', b"[", b"]", b"}, \"b\": 1}"),
+    ],
+    ids=["lists", "open lists", "objects", "in title", "beside a title"],
+)
+def test_nesting_without_end_answers_400(
+    ana: Person, method: str, levels: int, head: bytes, opening: bytes, closing: bytes, tail: bytes
+) -> None:
+    """However deep a parser can go, going deeper is the client's mistake and no fault of ours."""
+    body = head + opening * levels + closing * levels + tail
+
+    response = ana.call(method, path_for(ana, method), data=body, content_type="application/json")
+
+    if len(body) > LIMIT:
+        assert (response.status_code, response.json) == TOO_LARGE
+    else:
+        assert (response.status_code, response.json["code"] in ("INVALID_REQUEST", "VALIDATION_ERROR")) == (400, True)
+    assert_untouched(ana)
+
+
+@METHODS
+@pytest.mark.parametrize("chunked", [False, True], ids=["with its length", "chunked"])
+def test_64_kib_are_taken_and_one_byte_more_answers_413(ana: Person, method: str, chunked: bool) -> None:
+    """Whether or not the client tells how long its body is."""
+    path = path_for(ana, method)
+
+    def send(size: int) -> tuple[int, Any]:
+        body = TASK.ljust(size)
+        environ: dict[str, Any] = {"CONTENT_LENGTH": str(size)}
+        if chunked:  # as gunicorn has it
+            environ = {"CONTENT_LENGTH": "", "HTTP_TRANSFER_ENCODING": "chunked", "wsgi.input_terminated": True}
+        response = ana.call(
+            method, path, input_stream=BytesIO(body), content_type="application/json", environ_overrides=environ
+        )
+        return response.status_code, response.json
+
+    assert TOO_LARGE == send(LIMIT + 1)
+    assert_untouched(ana)
+
+    status, task = send(LIMIT)
+
+    assert status == (201 if method == "POST" else 200)
+    assert [task["title"]] == [row.title for row in ana.stored()] == ["Water the plants"]
+
+
+@ON_ONE_DATABASE
+@METHODS
+def test_length_that_is_told_is_believed(ana: Person, method: str) -> None:
+    """A body that says that it is too large is not read to find out."""
+    response = ana.call(
+        method,
+        path_for(ana, method),
+        input_stream=BytesIO(TASK),
+        content_type="application/json",
+        environ_overrides={"CONTENT_LENGTH": str(LIMIT + 1)},
+    )
+
+    assert (response.status_code, response.json) == TOO_LARGE
+    assert_untouched(ana)
+
+
+@METHODS
+@pytest.mark.parametrize(
+    "content_type",
+    ["application/json", "APPLICATION/JSON", "application/json; charset=utf-8", 'application/json;charset="UTF-8"'],
+)
+def test_application_json_is_taken(ana: Person, method: str, content_type: str) -> None:
+    """Its case does not matter, and its charset is UTF-8 anyway."""
+    body = json.dumps({"title": "Café \U0001f331"}, ensure_ascii=False).encode()
+
+    response = ana.call(method, path_for(ana, method), data=body, content_type=content_type)
+
+    assert response.status_code in (200, 201)
+    assert ["Café \U0001f331"] == [row.title for row in ana.stored()]
+
+
+@ON_ONE_DATABASE
+@METHODS
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        None,
+        "",
+        "text/plain",
+        "text/json",
+        "application/x-www-form-urlencoded",
+        "multipart/form-data; boundary=x",
+        "application/jsonp",
+        "application/merge-patch+json",
+        "application/vnd.api+json",
+        "text/plain; application/json",
+        "json",
+    ],
+)
+def test_another_content_type_answers_415(ana: Person, method: str, content_type: str | None) -> None:
+    """A browser sends some of these across origins without asking first."""
+    response = ana.call(method, path_for(ana, method), data=TASK, content_type=content_type)
+
+    assert (response.status_code, response.json) == NO_JSON
+    assert_untouched(ana)
+
+
+@ON_ONE_DATABASE
+@pytest.mark.parametrize("method", ["PUT", "PATCH"])
+@pytest.mark.parametrize("condition", [{}, {"If-Match": '"other"'}], ids=["always", "at a version"])
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (b"", "INVALID_REQUEST"),
+        (b"[]", "INVALID_REQUEST"),
+        (b"{}", "VALIDATION_ERROR"),
+        (b'{"x":1}', "VALIDATION_ERROR"),
+    ],
+)
+def test_body_is_checked_before_the_task_is_looked_up(
+    ana: Person, method: str, condition: dict[str, str], body: bytes, code: str
+) -> None:
+    """A bad body gets the same 400 for a task, for none, and for an id that is none."""
+    paths = [path_for(ana, method), f"/api/tasks/{uuid4()}", "/api/tasks/1"]
+
+    answers = [ana.call(method, path, data=body, content_type="application/json", headers=condition) for path in paths]
+
+    assert [(400, code)] * 3 == [(answer.status_code, answer.json["code"]) for answer in answers]
+    assert 1 == len({answer.data for answer in answers})
+    assert_untouched(ana)
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"null", b'{"title": 5}'])
+def test_delete_asks_for_no_body(ana: Person, body: bytes) -> None:
+    """What some clients send along is not looked at."""
+    response = ana.call("DELETE", path_for(ana, "DELETE"), data=body, content_type="application/json")
+
+    assert (response.status_code, ana.stored()) == (200, [])

@@ -1,0 +1,215 @@
+"""PostgreSQL in trouble: what waiting helps is a 503 in good time, and it is over when the trouble is."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from threading import Thread
+from typing import Any
+
+import psycopg2
+import pytest
+from flask import Flask, jsonify
+from sqlalchemy import text
+
+from taskapi.database import db, run
+from tests.people import Person
+from tests.servers import PATIENCE, closed_port, silent_server
+
+UNAVAILABLE = {"error": "The database is not available; try again.", "code": "DATABASE_ERROR"}
+FAULT = {"error": "Something went wrong on our side.", "code": "DATABASE_ERROR"}
+OWN_CONNECTIONS = "FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'taskapi'"
+HANG_UP = f"SELECT pg_terminate_backend(pid, 5000) {OWN_CONNECTIONS}"
+
+Execute = Callable[[str], list[Any]]
+
+
+@pytest.fixture
+def database_url(postgresql_url: str) -> str:
+    """PostgreSQL alone: this is about its ways to fail."""
+    return postgresql_url
+
+
+@pytest.fixture
+def execute(postgresql_url: str) -> Iterator[Execute]:
+    """Somebody else's connection to the same database; each statement is a transaction of its own."""
+    connection = psycopg2.connect(postgresql_url)
+    connection.autocommit = True
+
+    def execute(statement: str) -> list[Any]:
+        with connection.cursor() as cursor:
+            cursor.execute(statement)
+            return cursor.fetchall() if cursor.description else []
+
+    yield execute
+    connection.close()
+
+
+def answer_to(person: Person, method: str, path: str = "/api/tasks", **options: Any) -> tuple[int, object, str | None]:
+    """Return the parts of an answer that tell a fault."""
+    response = person.call(method, path, **options)
+    return response.status_code, response.json, response.headers.get("Retry-After")
+
+
+def show(app: Flask, *statements: str) -> None:
+    """Give the app a view that runs the statements, each as a request does."""
+
+    def view() -> Any:
+        return jsonify([[list(row) for row in run(text(statement)).rows] for statement in statements])
+
+    app.add_url_rule("/run", view_func=view)
+
+
+def test_dead_connections_are_replaced(ana: Person, execute: Execute) -> None:
+    """A restart of the server or a pooler between two requests: nobody notices, and nothing happens twice."""
+    task = ana.make()
+    path = f"/api/tasks/{task['id']}"
+
+    statuses = []
+    for method, url, body in [
+        ("GET", "/api/tasks", None),
+        ("POST", "/api/tasks", {"title": "Feed the cat"}),
+        ("PUT", path, {"is_completed": True}),
+        ("DELETE", path, None),
+    ]:
+        assert execute(HANG_UP) != []
+        statuses.append(ana.call(method, url, json=body).status_code)
+
+    assert statuses == [200, 201, 200, 200]
+    assert ana.titles() == ["Feed the cat"]
+
+
+@pytest.fixture
+def locked(ana: Person, postgresql_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The path of a task whose row somebody else has locked, while a request may wait for a second."""
+    path = f"/api/tasks/{ana.make()['id']}"
+    monkeypatch.setattr("taskapi.database.REQUEST_LIMIT", 1.0)
+    connection = psycopg2.connect(postgresql_url)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT * FROM tasks FOR UPDATE")
+    yield path
+    connection.close()
+
+
+def test_locked_row_answers_503_and_holds_up_nobody_else(ana: Person, execute: Execute, locked: str) -> None:
+    """A request waits for its own row, and for no longer than it may; meanwhile others are served."""
+    answers: list[object] = []
+    waiting = Thread(target=lambda: answers.append(answer_to(ana, "PUT", locked, json={"title": "Mine"})))
+    waiting.start()
+    deadline = time.monotonic() + PATIENCE
+    while not execute(f"SELECT 1 {OWN_CONNECTIONS} AND wait_event_type = 'Lock'"):
+        assert time.monotonic() < deadline
+
+    listed = ana.call("GET")
+    created = ana.call("POST", json={"title": "Feed the cat"})
+    meanwhile = list(answers)
+    waiting.join()
+
+    assert (listed.status_code, created.status_code, meanwhile) == (200, 201, [])
+    assert answers == [(503, UNAVAILABLE, "1")]
+
+
+def test_deadline_costs_no_other_connection(app: Flask, ana: Person, locked: str) -> None:
+    """The connection that took too long is closed; those that idle are as good as before."""
+
+    def connections() -> set[int]:
+        with app.app_context(), ExitStack() as stack:
+            pool = [stack.enter_context(engine.connect()) for engine in db.engines.values() for _ in range(2)]
+            return {connection.scalar(text("SELECT pg_backend_pid()")) for connection in pool}
+
+    before = connections()
+
+    assert answer_to(ana, "DELETE", locked) == (503, UNAVAILABLE, "1")
+    assert len(before & connections()) == len(before) - 1
+
+
+def test_deadline_is_the_requests(app: Flask, ana: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several statements share one limit."""
+    monkeypatch.setattr("taskapi.database.REQUEST_LIMIT", 0.4)
+    show(app, *["SELECT 1 FROM pg_sleep(0.25)"] * 2)
+
+    assert answer_to(ana, "GET", "/run") == (503, UNAVAILABLE, "1")
+
+
+def test_outside_a_request_there_is_no_deadline(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A migration, a seed or an export may take as long as it needs."""
+    monkeypatch.setattr("taskapi.database.REQUEST_LIMIT", 0.0)
+
+    with app.app_context():
+        assert db.session.scalar(text("SELECT 1 FROM pg_sleep(0.1)")) == 1
+
+
+def test_used_up_pool_answers_503(make_app: Callable[..., Flask], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who finds no free connection is not kept waiting for long; when there is one, all is well."""
+    monkeypatch.setattr("taskapi.database.POOL_SIZE", 1)
+    monkeypatch.setattr("taskapi.database.POOL_TIMEOUT", 0.1)
+    app = make_app()
+    ana = Person(app)
+
+    with app.app_context(), ExitStack() as stack:
+        for engine in db.engines.values():
+            stack.enter_context(engine.connect())
+        began = time.monotonic()
+        assert answer_to(ana, "GET") == (503, UNAVAILABLE, "1")
+        assert time.monotonic() - began < 5
+
+    assert answer_to(ana, "GET") == (200, [], None)
+
+
+@pytest.mark.parametrize("server", [closed_port, silent_server])
+def test_unreachable_server_answers_503(
+    make_app: Callable[..., Flask], monkeypatch: pytest.MonkeyPatch, server: Callable[[], Any]
+) -> None:
+    """Nobody listens, or somebody who never says a word: connecting is part of what is limited."""
+    monkeypatch.setattr("taskapi.database.REQUEST_LIMIT", 0.3)
+    with server() as port:
+        ana = Person(make_app(DATABASE_URL=f"postgresql://somebody:password@127.0.0.1:{port}/taskapi"))
+
+        assert answer_to(ana, "POST", json={"title": "Water the plants"}) == (503, UNAVAILABLE, "1")
+
+
+def test_database_that_goes_and_comes_back(ana: Person, execute: Execute) -> None:
+    """A failed request is all that remains of an outage."""
+    task = ana.make()
+
+    execute("UPDATE pg_database SET datallowconn = false WHERE datname = current_database()")
+    execute(HANG_UP)
+    during = answer_to(ana, "GET")
+    execute("UPDATE pg_database SET datallowconn = true WHERE datname = current_database()")
+
+    assert during == (503, UNAVAILABLE, "1")
+    assert answer_to(ana, "GET") == (200, [task], None)
+
+
+def test_read_only_database_answers_503_to_writers(ana: Person, execute: Execute) -> None:
+    """During a failover one may find a standby: it still reads, and its connections are not kept for later."""
+    task = ana.make()
+    [(name,)] = execute("SELECT current_database()")
+
+    execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    execute(HANG_UP)
+    written = answer_to(ana, "POST", json={"title": "Feed the cat"})
+    read = answer_to(ana, "GET")
+    execute(f"ALTER DATABASE {name} RESET default_transaction_read_only")
+
+    assert written == (503, UNAVAILABLE, "1")
+    assert read == (200, [task], None)
+    assert ana.call("POST", json={"title": "Feed the cat"}).status_code == 201
+
+
+@pytest.mark.parametrize(
+    ("state", "status"),
+    [
+        *[(state, 503) for state in ("08006", "25006", "40001", "40P01", "53300", "55P03", "57014", "57P03")],
+        *[(state, 500) for state in ("0A000", "22001", "23505", "25001", "42P01", "55000", "P0001", "XX000")],
+    ],
+)
+def test_sqlstate_decides(
+    app: Flask, ana: Person, caplog: pytest.LogCaptureFixture, state: str, status: int
+) -> None:
+    """503 is for what passes by itself (PostgreSQL's appendix A); the log has the state, and no words of rows."""
+    show(app, f"DO $$ BEGIN RAISE EXCEPTION 'Key (email)=(x@y.z)' USING ERRCODE = '{state}'; END $$")
+    expected = (503, UNAVAILABLE, "1") if status == 503 else (500, FAULT, None)
+
+    assert answer_to(ana, "GET", "/run") == expected
+    assert state in caplog.text
+    assert "x@y.z" not in caplog.text

@@ -1,0 +1,122 @@
+"""The service as it runs in production: gunicorn with its configuration, on PostgreSQL."""
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.people import SECRET, make_token
+from tests.servers import PATIENCE, Server, copy_project, serving
+
+BEARER = f"Bearer {make_token(email='ana@example.com')}"
+FIELDS = f"Host: test\r\nContent-Type: application/json\r\nAuthorization: {BEARER}\r\n".encode()
+HEAD = b"POST /api/tasks HTTP/1.1\r\nConnection: close\r\n" + FIELDS
+TASK = b'{"title": "Water the plants"}'
+TOO_LARGE = ("The request's body is too large.", "INVALID_REQUEST")
+NO_JSON = ("The request's body must be a JSON object in UTF-8.", "INVALID_REQUEST")
+BAD_TOKEN = ("The token is not valid.", "INVALID_TOKEN")
+
+
+@pytest.fixture
+def server(tmp_path: Path, postgresql_url: str) -> Iterator[Server]:
+    """A master with one worker; its settings are in .env."""
+    (copy_project(tmp_path) / ".env").write_text(f"JWT_SECRET={SECRET}\nDATABASE_URL={postgresql_url}\n")
+    with serving("gunicorn", "--bind", "127.0.0.1:0", "wsgi:app", cwd=tmp_path, HOME=str(tmp_path)) as server:
+        yield server
+
+
+def chunked(body: bytes) -> bytes:
+    """Return the body as one chunk, and the header that says so."""
+    return b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+
+
+def sized(body: bytes, length: int | None = None) -> bytes:
+    """Return the body, and a header that may be wrong about its length."""
+    return b"Content-Length: %d\r\n\r\n%b" % (len(body) if length is None else length, body)
+
+
+def test_it_serves_until_it_is_told_to_stop(server: Server, tmp_path: Path) -> None:
+    """A task comes back as it was made; SIGTERM ends the process in order, and nothing is left of it."""
+    assert server.fetch("GET", "/readyz") == (200, {"status": "ok"})
+    status, task = server.fetch("POST", "/api/tasks", {"title": "Water the plants"}, Authorization=BEARER)
+    assert (status, task["title"]) == (201, "Water the plants")
+    assert server.fetch("GET", "/api/tasks", Authorization=BEARER) == (200, [task])
+    with open("/proc/net/unix") as sockets:
+        assert str(tmp_path) not in sockets.read()
+
+    server.process.terminate()
+
+    assert server.process.wait(PATIENCE) == 0
+    assert "Using worker: gevent" in server.stderr.read_text()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", server.port)).close()
+    made = {path.name for path in tmp_path.rglob("*") if not path.is_symlink()}
+    assert made == {"wsgi.py", "gunicorn.conf.py", ".flaskenv", ".env", "stdout", "stderr"}
+
+
+def test_odd_requests(server: Server) -> None:
+    """What no client library would send is answered in the one shape, or taken for what it is."""
+    padding = b" " * 65536
+    requests = {
+        "chunked": HEAD + chunked(TASK),
+        "chunked and too large": HEAD + chunked(TASK + padding),
+        "chunked and endless": HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + b"400\r\n%b\r\n" % (b" " * 1024) * 100,
+        "chunked and cut": HEAD + b"Transfer-Encoding: chunked\r\n\r\n400\r\n" + TASK,
+        "just not too large": HEAD + sized(TASK + padding[len(TASK) :]),
+        "too large by a byte": HEAD + sized(TASK + padding[len(TASK) :] + b" "),
+        "said to be too large": HEAD + sized(b"", 1_000_000),
+        "longer than sent": HEAD + sized(TASK[:-5], len(TASK)),
+        "shorter than sent": HEAD + sized(TASK, 10),
+        "no length": HEAD + b"\r\n",
+        "two tokens": HEAD + f"Authorization: {BEARER}\r\n".encode() + sized(TASK),
+        "token in another's shadow": HEAD + b"Authorization: Basic eDp5\r\n" + sized(TASK),
+    }
+
+    answers = {}
+    for name, request in requests.items():
+        status, body = server.send(request)
+        answers[name] = (status, body.get("title") or (body["error"], body["code"]))
+
+    assert answers == {
+        "chunked": (201, "Water the plants"),
+        "chunked and too large": (413, TOO_LARGE),
+        "chunked and endless": (413, TOO_LARGE),
+        "chunked and cut": (400, NO_JSON),
+        "just not too large": (201, "Water the plants"),
+        "too large by a byte": (413, TOO_LARGE),
+        "said to be too large": (413, TOO_LARGE),
+        "longer than sent": (400, NO_JSON),
+        "shorter than sent": (400, NO_JSON),
+        "no length": (400, NO_JSON),
+        "two tokens": (401, BAD_TOKEN),
+        "token in another's shadow": (401, BAD_TOKEN),
+    }
+
+
+def test_silent_clients_hold_up_nobody(server: Server) -> None:
+    """Half a header costs a socket; whoever sends a whole one is served."""
+    with ExitStack() as stack:
+        for _ in range(50):
+            client = stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+            client.sendall(HEAD)
+
+        assert server.fetch("GET", "/readyz") == (200, {"status": "ok"})
+
+
+def test_reload_keeps_serving(server: Server) -> None:
+    """SIGHUP brings new workers, and no request meets a closed door."""
+    assert server.fetch("GET", "/readyz") == (200, {"status": "ok"})
+    os.kill(server.process.pid, signal.SIGHUP)
+
+    deadline = time.monotonic() + PATIENCE
+    while server.stderr.read_text().count("Worker exiting") < 1:
+        assert server.fetch("GET", "/readyz") == (200, {"status": "ok"})
+        assert time.monotonic() < deadline
+
+    assert server.fetch("POST", "/api/tasks", {"title": "Water the plants"}, Authorization=BEARER)[0] == 201
+    assert server.stderr.read_text().count("Booting worker") == 2

@@ -1,0 +1,242 @@
+"""The cache of an issuer's keys: who waits, how often it fetches, what outlives the endpoint; the clock is ours."""
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from flask import Flask
+
+from tests.keyserver import Answer, Clock, KeyServer, drip, hang, http, key_set, silent
+from tests.servers import PATIENCE
+from tests.tokens import HEADER, INVALID, ISSUER, NO_KEYS, Members, ask, ed25519, forge, me_app
+
+ALWAYS: Members = {"exp": 253402300799}
+OLD, NEW = ed25519("old"), ed25519("new")
+KNOWN, ROTATED, UNKNOWN = OLD.token(claims=ALWAYS), NEW.token(claims=ALWAYS), ed25519("x").token(claims=ALWAYS)
+DOWN = http(b"", "500 Internal Server Error")
+HOUR = 3600.0
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """What the key set takes for the time."""
+    clock = Clock()
+    monkeypatch.setattr("taskapi.keys.monotonic", clock)
+    return clock
+
+
+@pytest.fixture
+def server(clock: Clock) -> Iterator[KeyServer]:
+    """The issuer publishes one key."""
+    with KeyServer(OLD.jwk()) as server:
+        yield server
+
+
+@pytest.fixture
+def app(server: KeyServer) -> Flask:
+    """It has asked for no keys yet."""
+    return me_app(JWT_JWKS_URL=server.url, JWT_ISSUER=ISSUER)
+
+
+@pytest.fixture
+def running(app: Flask) -> Flask:
+    """It has the issuer's key."""
+    assert ask(app, KNOWN).status_code == 200
+    return app
+
+
+def _statuses(app: Flask, *tokens: str) -> list[int]:
+    return [ask(app, token).status_code for token in tokens]
+
+
+def test_nothing_is_fetched_before_a_token_needs_a_key(app: Flask, server: KeyServer) -> None:
+    """A start does not depend on the endpoint, and what no key could verify costs no fetch."""
+    client = app.test_client()
+    hopeless = ["x", "x.y.z", forge(), forge({"alg": "none"}), forge(HEADER | {"alg": "EdDSA", "crit": ["x"]}), "é"]
+
+    assert client.get("/healthz").status_code == 200
+    assert client.get("/api/tasks").status_code == 401
+    assert _statuses(app, *hopeless) == [401] * len(hopeless)
+    assert server.asked == []
+    assert _statuses(app, KNOWN) == [200]
+    assert server.asked == ["/keys"]
+
+
+def test_keys_are_fetched_once_for_many(app: Flask, server: KeyServer) -> None:
+    """Requests that come at once while there are no keys share one fetch."""
+    server.answer = hang
+    with ThreadPoolExecutor(8) as pool:
+        statuses = pool.map(lambda _: ask(app, KNOWN).status_code, range(8))
+        assert server.was_asked.wait(PATIENCE)
+        server.let_go.set()
+
+        assert list(statuses) == [200] * 8
+    assert server.asked == ["/keys"]
+
+
+def test_rotated_key_works_at_its_first_use(running: Flask, server: KeyServer) -> None:
+    """A new key is there when its first token is, and the one that is no longer published is gone."""
+    server.publish(NEW.jwk())
+
+    assert _statuses(running, ROTATED, ROTATED, KNOWN) == [200, 200, 401]
+    assert len(server.asked) == 2
+
+
+def test_renewal_makes_nobody_wait(running: Flask, server: KeyServer, clock: Clock) -> None:
+    """A known key works at once while the renewal hangs; what the renewal brings is taken when it comes."""
+    server.publish(NEW.jwk())
+    server.answer = hang
+    server.was_asked.clear()
+    clock.now += 299
+    assert _statuses(running, KNOWN) == [200]
+    assert server.asked == ["/keys"]
+
+    clock.now += 1
+    assert _statuses(running, KNOWN) == [200]
+    assert server.was_asked.wait(PATIENCE)
+    assert _statuses(running, KNOWN) == [200]  # or it would have waited for ever
+    assert len(server.asked) == 2
+
+    server.let_go.set()
+    assert _statuses(running, ROTATED, KNOWN) == [200, 401]
+
+
+def test_unknown_key_makes_nobody_else_wait(running: Flask, server: KeyServer) -> None:
+    """Whoever has a known key is served while another request waits for a fetch that hangs."""
+    server.answer = hang
+    server.was_asked.clear()
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(ask, running, UNKNOWN)
+        assert server.was_asked.wait(PATIENCE)
+
+        assert _statuses(running, KNOWN) == [200]
+        assert not waiting.done()
+        server.let_go.set()
+        assert waiting.result().json == INVALID
+
+
+@pytest.mark.parametrize("is_down", [False, True])
+def test_flood_of_unknown_keys_causes_one_fetch_in_30_s(
+    running: Flask, server: KeyServer, clock: Clock, is_down: bool
+) -> None:
+    """Eight at a time, each with key ids of its own: one fetch, though it may fail, until 30 s are over."""
+    server.answer = DOWN if is_down else server.answer
+    flood = [ed25519(f"x{number}").token(claims=ALWAYS) for number in range(40)] + [OLD.token({"kid": ...})] * 8
+    flood[40:] = [token[:-6] + "AAAAAA" for token in flood[40:]]  # no key id, and no known key's signature
+    for fetches, seconds in ((2, 0), (2, 29), (3, 1), (3, 29), (4, 1)):
+        clock.now += seconds
+        with ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(lambda token: ask(running, token).json, flood))
+
+        assert answers == [INVALID] * len(flood)
+        assert len(server.asked) == fetches
+        assert _statuses(running, KNOWN) == [200]
+
+
+def test_forged_signature_of_a_known_key_causes_no_fetch(running: Flask, server: KeyServer) -> None:
+    """That a signature does not fit a key that is there is no reason to look for others."""
+    assert ask(running, ed25519("old").token(claims=ALWAYS)).json == INVALID
+    assert server.asked == ["/keys"]
+
+
+def test_known_keys_outlive_the_endpoint_by_a_day(running: Flask, server: KeyServer, clock: Clock) -> None:
+    """For a day of failed renewals nothing changes for a known key; after that there are no keys, until there are."""
+    clock.now += 300
+    server.answer = DOWN
+    assert _statuses(running, KNOWN, UNKNOWN) == [200, 401]  # the second waits for what the first has begun
+    for _ in range(24):
+        assert _statuses(running, KNOWN, UNKNOWN) == [200, 401]
+        clock.now += HOUR
+    assert _statuses(running, KNOWN) == [200]
+
+    clock.now += 1
+    responses = [ask(running, KNOWN), ask(running, UNKNOWN)]
+    assert [(response.status_code, response.json) for response in responses] == [(503, NO_KEYS)] * 2
+
+    server.publish(NEW.jwk())
+    clock.now += 1
+    assert _statuses(running, ROTATED, KNOWN) == [200, 401]
+
+
+def test_day_begins_anew_when_the_endpoint_was_back(running: Flask, server: KeyServer, clock: Clock) -> None:
+    """Two nights of half a day each are not one of a whole day."""
+    for _ in range(3):
+        clock.now += 300
+        server.answer = DOWN
+        assert _statuses(running, KNOWN, UNKNOWN) == [200, 401]
+        clock.now += 12 * HOUR
+        server.publish(OLD.jwk())
+        assert _statuses(running, KNOWN, UNKNOWN) == [200, 401]
+
+
+def test_withdrawn_key_is_not_believed_after_days_without_a_request(
+    running: Flask, server: KeyServer, clock: Clock
+) -> None:
+    """Keys last seen more than a day ago are looked at again before they are believed, if the endpoint is there."""
+    server.publish(NEW.jwk())
+    clock.now += 25 * HOUR
+
+    assert _statuses(running, KNOWN, ROTATED) == [401, 200]
+
+
+def test_first_load_that_fails_answers_503(app: Flask, server: KeyServer, clock: Clock) -> None:
+    """Nobody is told that a token is wrong which nobody could check; a second later it is tried again."""
+    server.answer = DOWN
+    responses = [ask(app, token) for token in (KNOWN, UNKNOWN, KNOWN)]
+
+    assert [(response.status_code, response.json) for response in responses] == [(503, NO_KEYS)] * 3
+    assert [response.headers["Retry-After"] for response in responses] == ["1"] * 3
+    assert not any("WWW-Authenticate" in response.headers for response in responses)
+    assert len(server.asked) == 1
+
+    server.publish(OLD.jwk())
+    clock.now += 0.5
+    assert _statuses(app, KNOWN) == [503]
+    clock.now += 0.5
+    assert _statuses(app, KNOWN) == [200]
+    assert len(server.asked) == 2
+
+
+def test_unreachable_endpoint_answers_503(clock: Clock) -> None:
+    """Where nobody listens there are no keys."""
+    app = me_app(JWT_JWKS_URL="http://127.0.0.1:1/keys", JWT_ISSUER=ISSUER)
+
+    assert (ask(app, KNOWN).status_code, ask(app, KNOWN).json) == (503, NO_KEYS)
+
+
+def test_slow_endpoint_is_given_up_after_3_s(server: KeyServer, app: Flask) -> None:
+    """An answer that comes a byte at a time is waited for no longer than any other."""
+    server.answer = drip
+    began = time.monotonic()
+
+    assert ask(app, KNOWN).json == NO_KEYS
+    assert 2.5 < time.monotonic() - began < 4
+
+
+def test_late_answer_changes_nothing(server: KeyServer, app: Flask, clock: Clock) -> None:
+    """Keys that come after a newer fetch has brought others are older, and not taken."""
+    server.answer = hang  # and then the old key
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(ask, app, KNOWN)
+        assert server.was_asked.wait(PATIENCE)
+        clock.now += 4
+        server.answer = key_set(NEW.jwk())
+        assert _statuses(app, ROTATED) == [200]
+
+        server.let_go.set()
+        assert waiting.result().json == INVALID
+    assert _statuses(app, ROTATED, KNOWN) == [200, 401]
+
+
+@pytest.mark.parametrize("answer", [silent, drip])
+def test_fetch_ends_at_its_limit(
+    server: KeyServer, app: Flask, clock: Clock, monkeypatch: pytest.MonkeyPatch, answer: Answer
+) -> None:
+    """A fetch that is given up hangs up, or each new one would leave a thread and a connection behind for hours."""
+    for module in ("keys", "jwks"):
+        monkeypatch.setattr(f"taskapi.{module}.FETCH_LIMIT", 0.2)
+    server.answer = answer
+
+    assert ask(app, KNOWN).json == NO_KEYS
+    assert server.left.wait(2)

@@ -1,0 +1,149 @@
+"""The schema: made by migrations, the same as the models', and kept by the database itself."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from flask import Flask
+from flask_migrate import downgrade, upgrade
+from sqlalchemy import delete, inspect, select, text
+from sqlalchemy.exc import IntegrityError
+
+from taskapi.database import db
+from taskapi.models import Task, User
+from tests.people import Person
+
+
+def migrate(app: Flask, *steps: Callable[..., None]) -> None:
+    """Run migrations as flask db does."""
+    for step in steps:
+        with app.app_context():
+            step(**{"revision": "base"} if step is downgrade else {})
+
+
+def schema(app: Flask) -> dict[str, Any]:
+    """Return what the database knows of each table."""
+    with app.app_context():
+        inspector = inspect(db.engine)
+        return {
+            table: {
+                "columns": {column["name"]: column["nullable"] for column in inspector.get_columns(table)},
+                "key": inspector.get_pk_constraint(table),
+                "unique": inspector.get_unique_constraints(table),
+                "foreign": inspector.get_foreign_keys(table),
+                "indexes": [index for index in inspector.get_indexes(table) if not index.get("duplicates_constraint")],
+            }
+            for table in inspector.get_table_names()
+        }
+
+
+def save(app: Flask, *rows: object) -> None:
+    """Add rows, past everything but the database."""
+    with app.app_context(), db.session.begin():
+        for row in rows:
+            db.session.add(row)
+            db.session.flush()
+
+
+def task_of(user_id: str, **values: Any) -> Task:
+    """Return a row to add."""
+    now = datetime.now(UTC)
+    defaults = {"id": str(uuid4()), "title": "Water the plants", "created_at": now, "updated_at": now}
+    return Task(user_id=user_id, **defaults | values)
+
+
+def test_models_and_migrations_agree(app: Flask) -> None:
+    """A model that has changed without a migration would be found here."""
+    with app.app_context():
+        result = app.test_cli_runner().invoke(args=["db", "check"])
+
+    assert (result.exit_code, result.exception) == (0, None)
+
+
+def test_migrations_go_down_and_up_again(app: Flask) -> None:
+    """An empty database comes back as it was."""
+    before = schema(app)
+
+    migrate(app, downgrade)
+    below = schema(app)
+    migrate(app, upgrade)
+
+    assert list(below) == ["alembic_version"]
+    assert schema(app) == before
+    assert before.keys() == {"alembic_version", "tasks", "users"}
+
+
+def test_filled_database_goes_down_and_up_again(app: Flask, ana: Person, ben: Person) -> None:
+    """Rows stop no migration, and the service works afterwards."""
+    ana.make()
+    ben.make()
+
+    migrate(app, upgrade)  # which is up already
+    kept = ana.titles()
+    migrate(app, downgrade, downgrade, upgrade)
+
+    assert kept == ["Water the plants"]
+    assert ana.titles() == []
+    assert ana.make(title="Feed the cat")["title"] == "Feed the cat"
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_failed_migration_leaves_nothing(app: Flask) -> None:
+    """On PostgreSQL migrations are one transaction: what did not go through has not begun."""
+    migrate(app, downgrade)
+    with app.app_context(), db.session.begin():
+        db.session.execute(text("CREATE TABLE tasks (id INTEGER)"))
+
+    with pytest.raises(Exception, match="already exists"):
+        migrate(app, upgrade)
+
+    assert schema(app).keys() == {"alembic_version", "tasks"}
+
+
+def test_keys_and_indexes_are_in_the_database(app: Flask) -> None:
+    """The owner is part of the key, and the newest tasks of one owner are one stretch of an index."""
+    tables = schema(app)
+
+    assert tables["tasks"]["key"]["constrained_columns"] == ["user_id", "id"]
+    assert [index["column_names"] for index in tables["tasks"]["indexes"]] == [["user_id", "created_at", "id"]]
+    [foreign] = tables["tasks"]["foreign"]
+    assert (foreign["constrained_columns"], foreign["referred_table"]) == (["user_id"], "users")
+    assert foreign["options"] == {"ondelete": "CASCADE"}
+    assert [unique["column_names"] for unique in tables["users"]["unique"]] == [["email"]]
+    nullable = {f"{name}.{column}" for name in tables for column, null in tables[name]["columns"].items() if null}
+    assert nullable == {"users.email", "tasks.description"}
+
+
+def test_deleted_user_takes_the_tasks_along(app: Flask, ana: Person, ben: Person) -> None:
+    """The database itself sees to it, whoever deletes."""
+    ana.make()
+    ben.make()
+
+    with app.app_context(), db.session.begin():
+        db.session.execute(delete(User).where(User.id == ana.id))
+
+    assert (ana.stored(), ben.titles()) == ([], ["Water the plants"])
+
+
+def test_broken_rules_are_refused_by_the_database(app: Flask) -> None:
+    """No task without a user, no key twice, no address twice; no address at all is no address twice."""
+    ana, ben = str(uuid4()), str(uuid4())
+    task = str(uuid4())
+    save(app, User(id=ana, email="ana@example.com"), User(id=ben), User(id=str(uuid4())), task_of(ana, id=task))
+    save(app, task_of(ben, id=task))
+
+    for row in (
+        task_of(str(uuid4())),
+        task_of(ana, id=task),
+        task_of(ana, title=None),
+        User(id=ana),
+        User(id=str(uuid4()), email="ana@example.com"),
+    ):
+        with pytest.raises(IntegrityError):
+            save(app, row)
+
+    with app.app_context():
+        assert len(db.session.scalars(select(Task)).all()) == 2
+        assert len(db.session.scalars(select(User)).all()) == 3

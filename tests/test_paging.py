@@ -1,0 +1,224 @@
+"""GET /api/tasks: pages, the Link header and cursors."""
+
+import re
+from base64 import urlsafe_b64encode
+from hashlib import blake2b
+from typing import Any
+from urllib.parse import parse_qs, quote, urlsplit
+
+import orjson
+import pytest
+from werkzeug.test import TestResponse
+
+from tests.people import Person
+
+REFUSAL = {
+    "error": "Some fields break a rule.",
+    "code": "VALIDATION_ERROR",
+    "details": {"cursor": ["Not a cursor of this list."]},
+}
+NOW = "2026-01-01T00:00:00.000000Z"
+ANY_ID = "0f8fad5b-d9cb-469f-a165-70867728950e"
+
+# A bad cursor never reaches the database, so one is enough.
+ON_ONE_DATABASE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+
+
+def following(response: TestResponse) -> str | None:
+    """Return where the Link header leads, if there is one."""
+    match = re.fullmatch('<(.+)>; rel="next"', response.headers.get("Link", ""))
+    return match and match[1]
+
+
+def cursor_of(person: Person, query: str = "limit=1") -> str:
+    """Return the cursor to the second page."""
+    link = following(person.call("GET", f"/api/tasks?{query}"))
+    assert link is not None
+    return parse_qs(urlsplit(link).query)["cursor"][0]
+
+
+def forge(owner: str, sort: str, inside: bytes) -> str:
+    """Return a cursor with the right digest, as somebody who has read the source could make it."""
+    digest = blake2b(orjson.dumps([owner, sort, None, None]) + inside, digest_size=8).digest()
+    return urlsafe_b64encode(digest + inside).rstrip(b"=").decode()
+
+
+def test_link_leads_on_until_the_last_page(ana: Person) -> None:
+    """The last page has no Link, even when it is full."""
+    for number in range(4):
+        ana.make(title=f"{number}")
+
+    first = ana.call("GET", "/api/tasks?limit=2")
+    second = ana.call("GET", following(first) or "")
+
+    assert [["3", "2"], ["1", "0"]] == [[task["title"] for task in page.json] for page in (first, second)]
+    assert "Link" not in second.headers
+
+
+@pytest.mark.parametrize("limit", [1, 99, 100])
+def test_a_page_holds_as_many_as_its_limit(ana: Person, limit: int) -> None:
+    """From 1 to 100."""
+    for _ in range(limit + 1):
+        ana.make()
+
+    first = ana.call("GET", f"/api/tasks?limit={limit}")
+    second = ana.call("GET", following(first) or "")
+
+    assert [limit, 1] == [len(page.json) for page in (first, second)]
+
+
+def test_link_keeps_every_parameter(ana: Person) -> None:
+    """The next page is a page of the same list, whatever characters its filters hold."""
+    q = 'a&b=c%+é\\"> _'
+    given = {"is_completed": "true", "q": q, "sort": "-title", "limit": "1"}
+    for number in range(3):
+        ana.make(title=f"{number} {q}", is_completed=True)
+        ana.make(title=f"{number} {q}")
+
+    query = "&".join(f"{name}={quote(value)}" for name, value in given.items())
+    first = ana.call("GET", f"/api/tasks?{query}")
+    link = following(first) or ""
+    second = ana.call("GET", link)
+    third = ana.call("GET", following(second) or "")
+
+    assert link.startswith("/api/tasks?")
+    assert {name: [value] for name, value in given.items()} | {"cursor": [cursor_of(ana, query)]} == parse_qs(
+        urlsplit(link).query, strict_parsing=True
+    )
+    assert [f"2 {q}", f"1 {q}", f"0 {q}"] == [page.json[0]["title"] for page in (first, second, third)]
+    assert "Link" not in third.headers
+
+
+@pytest.mark.parametrize(("sort", "reverse"), [("title", False), ("-title", True)])
+def test_equal_keys_are_neither_skipped_nor_repeated(ana: Person, sort: str, reverse: bool) -> None:
+    """The id decides where the next page begins among tasks of one title."""
+    ids = sorted((ana.make()["id"] for _ in range(4)), reverse=reverse)
+
+    pages = [ana.call("GET", f"/api/tasks?sort={sort}&limit=1")]
+    while link := following(pages[-1]):
+        pages.append(ana.call("GET", link))
+
+    assert [[task_id] for task_id in ids] == [[task["id"] for task in page.json] for page in pages]
+
+
+def test_another_limit_may_follow(ana: Person) -> None:
+    """The size of a page is no part of the list."""
+    for number in range(4):
+        ana.make(title=f"{number}")
+
+    assert ["2", "1", "0"] == ana.titles(f"?limit=50&cursor={cursor_of(ana)}")
+
+
+@ON_ONE_DATABASE
+@pytest.mark.parametrize(
+    "other",
+    ["sort=created_at", "sort=title", "sort=-updated_at", "is_completed=false", "is_completed=true", "q=plants", "q=P"],
+)
+def test_cursor_of_another_list_is_refused(ana: Person, other: str) -> None:
+    """A cursor fits the parameters that it came with."""
+    ana.make(), ana.make()
+
+    response = ana.call("GET", f"/api/tasks?{other}&cursor={cursor_of(ana, 'limit=1&q=p')}")
+
+    assert (response.status_code, response.json) == (400, REFUSAL)
+
+
+def test_cursor_of_a_filtered_list_is_refused_without_the_filter(ana: Person) -> None:
+    """Nor does it say what the filters were."""
+    ana.make(), ana.make()
+
+    response = ana.call("GET", f"/api/tasks?cursor={cursor_of(ana, 'limit=1&is_completed=false')}")
+
+    assert (response.status_code, response.json) == (400, REFUSAL)
+
+
+def test_cursor_of_another_user_is_refused(ana: Person, ben: Person) -> None:
+    """It holds a title or a time that is none of his business, so it says nothing to him."""
+    for person in (ana, ana, ben, ben):
+        person.make()
+
+    response = ben.call("GET", f"/api/tasks?limit=1&cursor={cursor_of(ana)}")
+
+    assert (response.status_code, response.json) == (400, REFUSAL)
+
+
+def test_cut_or_edited_cursor_is_refused(ana: Person) -> None:
+    """Nothing but the whole cursor leads anywhere: no prefix of it, no other character anywhere in it."""
+    ana.make(), ana.make()
+    cursor = cursor_of(ana)
+    cut = [cursor[:length] for length in range(len(cursor))]
+    edited = [f"{cursor[:at]}{'A' if cursor[at] != 'A' else 'B'}{cursor[at + 1:]}" for at in range(len(cursor))]
+    padded = [cursor + more for more in ("=", "A", "AAAA", "%20", "%0A", ".", "%C3%A9", "%00")]
+
+    answers = [ana.call("GET", f"/api/tasks?limit=1&cursor={wrong}") for wrong in cut + edited + padded]
+
+    assert [(400, REFUSAL)] * len(answers) == [(answer.status_code, answer.json) for answer in answers]
+
+
+@pytest.mark.parametrize(("sort", "key"), [("created_at", NOW), ("title", "A"), ("-title", "z")])
+def test_a_forgery_reaches_its_makers_own_tasks(ana: Person, ben: Person, sort: str, key: str) -> None:
+    """Forging is possible and gains nothing; this also shows that the forgeries below fail for what is inside."""
+    for person in (ana, ben):
+        person.make()
+
+    response = ana.call("GET", f"/api/tasks?sort={sort}&cursor={forge(ana.id, sort, orjson.dumps([key, ANY_ID]))}")
+
+    assert (response.status_code, [task["user_id"] for task in response.json]) == (200, [ana.id])
+
+
+@ON_ONE_DATABASE
+@pytest.mark.parametrize(
+    "place",
+    [
+        [NOW, "1"],
+        [NOW, None],
+        [NOW, 1],
+        [NOW, [ANY_ID]],
+        [NOW, ANY_ID, 1],
+        [NOW],
+        [],
+        {},
+        {"key": NOW, "id": ANY_ID},
+        1,
+        None,
+        "ab",
+        ["\0", ANY_ID],
+        [f"{NOW}\0", ANY_ID],
+        [None, ANY_ID],
+        [1, ANY_ID],
+        [True, ANY_ID],
+        [[], ANY_ID],
+        [["a"], ANY_ID],
+        [[[1], ["a"]], ANY_ID],
+        [{}, ANY_ID],
+        [{"a": 1}, ANY_ID],
+    ],
+    ids=str,
+)
+def test_nonsense_under_a_right_digest_is_refused(ana: Person, place: Any) -> None:
+    """A forgery is a bad parameter, not a fault of ours."""
+    sorts, inside = ["-created_at", "updated_at", "title"], orjson.dumps(place)
+
+    answers = [ana.call("GET", f"/api/tasks?sort={sort}&cursor={forge(ana.id, sort, inside)}") for sort in sorts]
+
+    assert [(400, REFUSAL)] * len(sorts) == [(answer.status_code, answer.json) for answer in answers]
+
+
+@ON_ONE_DATABASE
+@pytest.mark.parametrize("key", ["", "2026-02-30T00:00:00.000000Z", "2026-01-01", NOW[:-1], NOW.lower(), f" {NOW}"])
+def test_a_key_that_is_no_date_is_refused_where_a_date_belongs(ana: Person, key: str) -> None:
+    """The column decides what a key may be."""
+    cursor = forge(ana.id, "created_at", orjson.dumps([key, ANY_ID]))
+
+    response = ana.call("GET", f"/api/tasks?sort=created_at&cursor={cursor}")
+
+    assert (response.status_code, response.json) == (400, REFUSAL)
+
+
+@ON_ONE_DATABASE
+@pytest.mark.parametrize("inside", [b"", b"\xff", b"[", b"NaN", b"[" * 9_000, b'["\\ud800", "%b"]' % ANY_ID.encode()])
+def test_what_is_no_json_under_a_right_digest_is_refused(ana: Person, inside: bytes) -> None:
+    """Neither is a forgery that no parser takes."""
+    response = ana.call("GET", f"/api/tasks?sort=title&cursor={forge(ana.id, 'title', inside)}")
+
+    assert (response.status_code, response.json) == (400, REFUSAL)

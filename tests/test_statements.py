@@ -1,0 +1,152 @@
+"""What a request costs: SQL statements, and round trips around them."""
+
+from collections.abc import Iterator
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from flask import Flask
+from sqlalchemy import event
+
+from taskapi import store
+from taskapi.database import db
+from taskapi.schemas import TaskSchema
+from tests.people import Person
+
+FIELDS = ["id", "user_id", "title", "description", "is_completed", "created_at", "updated_at"]
+
+
+@pytest.fixture
+def statements(app: Flask) -> Iterator[list[str]]:
+    """The first word of every statement from now on, behind a + if a transaction had to be begun for it."""
+    seen: list[str] = []
+
+    def note(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        driver = cursor.connection
+        autocommit = driver.autocommit if hasattr(driver, "autocommit") else driver.isolation_level is None
+        seen.append(("" if autocommit else "+") + statement.split()[0])
+
+    with app.app_context():
+        engines = list(db.engines.values())
+    for engine in engines:
+        event.listen(engine, "before_cursor_execute", note)
+    yield seen
+    for engine in engines:
+        event.remove(engine, "before_cursor_execute", note)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "options", "statement"),
+    [
+        ("GET", "", {}, "SELECT"),
+        ("GET", "?q=a&is_completed=false&sort=title&limit=1", {}, "SELECT"),
+        ("GET", "/{id}", {}, "SELECT"),
+        ("GET", "/{id}", {"headers": {"If-None-Match": "*"}}, "SELECT"),
+        ("POST", "", {"json": {"title": "Another"}}, "INSERT"),
+        ("PUT", "/{id}", {"json": {"title": "Another"}}, "UPDATE"),
+        ("PATCH", "/{id}", {"json": {"is_completed": True}, "headers": {"If-Match": "{etag}"}}, "UPDATE"),
+        ("DELETE", "/{id}", {}, "DELETE"),
+        ("DELETE", "/{id}", {"headers": {"If-Match": "{etag}"}}, "DELETE"),
+        ("GET", "/{nobody}", {}, "SELECT"),
+        ("DELETE", "/{nobody}", {}, "DELETE"),
+    ],
+    ids=str,
+)
+def test_a_request_is_one_statement(
+    ana: Person, statements: list[str], method: str, path: str, options: dict[str, Any], statement: str
+) -> None:
+    """In the steady state, and in autocommit: one round trip to the database, no BEGIN and no COMMIT."""
+    task = ana.make()
+    etag = f'"{task["updated_at"]}"'
+    headers = {name: value.format(etag=etag) for name, value in options.get("headers", {}).items()}
+    statements.clear()
+
+    response = ana.call(
+        method, "/api/tasks" + path.format(id=task["id"], nobody=uuid4()), **options | {"headers": headers}
+    )
+
+    assert response.status_code == 404 if "nobody" in path else response.status_code < 400
+    assert [statement] == statements
+
+
+def test_second_page_is_one_statement(ana: Person, statements: list[str]) -> None:
+    """Following a Link costs what the first page does."""
+    ana.make(), ana.make()
+    link = ana.call("GET", "/api/tasks?limit=1").headers["Link"]
+    statements.clear()
+
+    response = ana.call("GET", link[1 : link.index(">")])
+
+    assert (response.status_code, ["SELECT"]) == (200, statements)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "options", "expected"),
+    [
+        ("POST", "", {"json": {"title": "Again", "id": "{id}"}}, ["INSERT", "SELECT"]),
+        ("PUT", "/{id}", {"json": {"title": "B"}, "headers": {"If-Match": "stale"}}, ["UPDATE", "SELECT"]),
+        ("DELETE", "/{id}", {"headers": {"If-Match": "stale"}}, ["DELETE", "SELECT"]),
+        ("PUT", "/{nobody}", {"json": {"title": "B"}}, ["UPDATE", "SELECT"]),
+    ],
+    ids=["replayed create", "stale update", "stale delete", "update of nothing"],
+)
+def test_something_unusual_costs_a_second_statement(
+    ana: Person, statements: list[str], method: str, path: str, options: dict[str, Any], expected: list[str]
+) -> None:
+    """The second one tells which unusual thing it was, and it too runs in autocommit."""
+    task = ana.make()
+    if "id" in options.get("json", {}):
+        options = {"json": options["json"] | {"id": task["id"]}}
+    statements.clear()
+
+    ana.call(method, "/api/tasks" + path.format(id=task["id"], nobody=uuid4()), **options)
+
+    assert expected == statements
+
+
+@pytest.mark.parametrize(
+    ("email", "expected"),
+    [
+        (None, ["INSERT", "SELECT", "INSERT", "INSERT"]),
+        ("new@example.com", ["INSERT", "SELECT", "UPDATE", "INSERT", "INSERT"]),
+    ],
+)
+def test_first_task_of_a_new_user_writes_the_user(
+    app: Flask, statements: list[str], email: str | None, expected: list[str]
+) -> None:
+    """Once: the next one is a single statement."""
+    newcomer = Person(app, email=email)
+
+    newcomer.make()
+
+    assert expected == [statement.removeprefix("+") for statement in statements]
+    statements.clear()
+    newcomer.make()
+    assert ["INSERT"] == statements
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize(
+    ("method", "path", "options", "status"),
+    [
+        ("GET", "?limit=0", {}, 400),
+        ("POST", "", {"json": {"title": ""}}, 400),
+        ("PUT", "/{id}", {"json": {}}, 400),
+        ("GET", "/1", {}, 404),
+        ("DELETE", "/1", {}, 404),
+        ("OPTIONS", "/{id}", {}, 200),
+    ],
+)
+def test_what_is_refused_costs_nothing(
+    ana: Person, statements: list[str], method: str, path: str, options: dict[str, Any], status: int
+) -> None:
+    """The database hears nothing of a request that it could not serve."""
+    response = ana.call(method, f"/api/tasks{path}".format(id=uuid4()), **options)
+
+    assert (status, []) == (response.status_code, statements)
+
+
+def test_schema_and_columns_hold_together() -> None:
+    """Rows go from the database to JSON as they are: the columns are the schema's fields, in the contract's order."""
+    assert FIELDS == [column.name for column in store.COLUMNS] == list(TaskSchema().fields)
+    assert {column.name for column in store.COLUMNS} == set(store.TASKS.columns.keys())

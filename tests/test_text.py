@@ -1,0 +1,147 @@
+"""What a title and a description may be, on create and on update."""
+
+import sys
+import unicodedata
+from typing import Any
+
+import pytest
+from flask import Flask
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.people import Person
+from tests.test_fields import METHODS, NULL, ON_ONE_DATABASE, STRING, refusal, send
+
+LENGTH = "Length must be between 1 and 200."
+INVISIBLE = "Must have a character that can be seen."
+OVERRIDE = "Must not override the direction of text (U+202D, U+202E)."
+LINE = "Must be one line, without control characters."
+
+CONTROLS = [char for char in map(chr, range(sys.maxunicode + 1)) if unicodedata.category(char) == "Cc"]
+
+
+def is_seen(char: str) -> bool:
+    """Say whether a character is neither whitespace nor a format character."""
+    return not char.isspace() and unicodedata.category(char) != "Cf"
+
+
+SPACES = st.text(" \t\n\r\xa0\u2003\u2028\u3000", max_size=5)
+SEEN = st.characters(exclude_categories=("Cs", "Cc")).filter(is_seen)
+ONE_LINE = st.text(st.characters(exclude_categories=("Cs", "Cc"), exclude_characters="\u202d\u202e"), max_size=198)
+TITLES = st.builds("{}{}{}".format, SEEN, ONE_LINE, SEEN) | SEEN
+DESCRIPTIONS = st.none() | st.text(
+    st.characters(exclude_categories=("Cs", "Cc")) | st.sampled_from("\t\n\r"), max_size=2000
+)
+
+
+@METHODS
+@pytest.mark.parametrize(
+    ("sent", "kept"),
+    [
+        ("x" * 200, "x" * 200),
+        ("\U0001f331" * 200, "\U0001f331" * 200),
+        (f"{' ' * 300}x{' ' * 300}", "x"),
+        ("\t\r\n \x85\xa0\u2003\u2028\u3000x y\u3000\u2028\u2003\xa0\x85 \n\r\t", "x y"),
+        ("a \u2028 b", "a \u2028 b"),
+        ("\u200bx\u200b", "\u200bx\u200b"),
+        ("\u2066x\u2069\u202ay\u202c", "\u2066x\u2069\u202ay\u202c"),
+        ("\U0001f469\u200d\U0001f680", "\U0001f469\u200d\U0001f680"),
+        ("e\u0301 \u212b \ufb01", "e\u0301 \u212b \ufb01"),
+        ("<b>&amp;'\"\\;--%s{}", "<b>&amp;'\"\\;--%s{}"),
+    ],
+    ids=ascii,
+)
+def test_title_is_kept_but_for_whitespace_around_it(ana: Person, method: str, sent: str, kept: str) -> None:
+    """No normalisation, no escaping; length is counted after the trim, in code points."""
+    response = send(ana, method, {"title": sent})
+
+    assert (response.status_code < 300, response.json["title"]) == (True, kept)
+    assert [row.title for row in ana.stored()] == [kept]
+
+
+@ON_ONE_DATABASE
+@METHODS
+@pytest.mark.parametrize(
+    ("title", "messages"),
+    [
+        ("", [LENGTH, INVISIBLE]),
+        (" \t\n\u3000", [LENGTH, INVISIBLE]),
+        ("x" * 201, [LENGTH]),
+        ("\U0001f331" * 201, [LENGTH]),
+        (" x" * 101, [LENGTH]),
+        ("\u200b", [INVISIBLE]),
+        ("\ufeff", [INVISIBLE]),
+        ("\xad \u2060\u3000\u200d", [INVISIBLE]),
+        ("\U000e0041", [INVISIBLE]),
+        ("a\u202eb", [OVERRIDE]),
+        ("\u202d1", [OVERRIDE]),
+        ("a\nb", [LINE]),
+        (None, [NULL]),
+        (5, [STRING]),
+        (True, [STRING]),
+        (["x"], [STRING]),
+        ({"x": 1}, [STRING]),
+    ],
+    ids=ascii,
+)
+def test_bad_title_answers_400(ana: Person, method: str, title: Any, messages: list[str]) -> None:
+    """One line of 1 to 200 code points, with something to see."""
+    response = send(ana, method, {"title": title})
+
+    assert (response.status_code, response.json) == refusal({"title": messages})
+    assert [] == [row.title for row in ana.stored() if row.title != "Water the plants"]
+
+
+@METHODS
+@pytest.mark.parametrize(
+    "kept", [None, "", "x" * 2000, "\U0001f331" * 2000, " \ta\r\nb\n\n ", "\u202ee\u0301<i>\u200b\u2028"], ids=ascii
+)
+def test_description_is_kept_byte_for_byte(ana: Person, method: str, kept: str | None) -> None:
+    """Not even trimmed; up to 2,000 code points."""
+    response = send(ana, method, {"description": kept})
+
+    assert (response.status_code < 300, response.json["description"]) == (True, kept)
+    assert [row.description for row in ana.stored()] == [kept]
+
+
+@ON_ONE_DATABASE
+@METHODS
+@pytest.mark.parametrize("wrong", ["x" * 2001, "\U0001f331" * 2001, 5, False, ["x"], {}], ids=lambda it: str(it)[:9])
+def test_bad_description_answers_400(ana: Person, method: str, wrong: Any) -> None:
+    """A string or null."""
+    response = send(ana, method, {"description": wrong})
+
+    message = "Longer than maximum length 2000." if isinstance(wrong, str) else STRING
+    assert (response.status_code, response.json) == refusal({"description": [message]})
+
+
+@pytest.mark.parametrize(("field", "allowed"), [("title", []), ("description", ["\t", "\n", "\r"])])
+@METHODS
+def test_control_characters(ana: Person, method: str, field: str, allowed: list[str]) -> None:
+    """All 65 of them: a title takes none, a description tab, LF and CR."""
+    path = "/api/tasks" if method == "POST" else f"/api/tasks/{ana.make()['id']}"
+    bodies = {char: {"title": "Plants"} | {field: f"a{char}b"} for char in CONTROLS}
+
+    taken = [char for char, body in bodies.items() if ana.call(method, path, json=body).status_code < 300]
+
+    assert (65, allowed) == (len(CONTROLS), taken)
+
+
+@settings(max_examples=60, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(before=SPACES, title=TITLES, after=SPACES, description=DESCRIPTIONS)
+def test_legal_text_comes_back_as_it_was_sent(
+    app: Flask, before: str, title: str, after: str, description: str | None
+) -> None:
+    """Created, changed, read and found: every legal text is the same everywhere."""
+    writer = Person(app)
+    text = {"title": title, "description": description}
+
+    made = writer.make(title=f"{before}{title}{after}", description=description)
+    path = f"/api/tasks/{made['id']}"
+    changed = writer.call("PUT", path, json={"title": "-", "description": "-"})
+    restored = writer.call("PATCH", path, json=text)
+
+    assert (changed.status_code, restored.status_code) == (200, 200)
+    for task in (made, restored.json, writer.call("GET", path).json, writer.call("GET").json[0]):
+        assert text == {name: task[name] for name in text}
+    assert [(title, description)] == [(row.title, row.description) for row in writer.stored()]

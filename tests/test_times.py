@@ -1,0 +1,56 @@
+"""Timestamps are UTC, whatever time zone anybody else lives in."""
+
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from flask import Flask
+from sqlalchemy.exc import StatementError
+
+from taskapi.database import db
+from taskapi.models import Task, User
+from tests.people import Person
+
+TOKYO = timezone(timedelta(hours=9))
+
+
+def store(person: Person, created_at: datetime) -> None:
+    """Store a task behind the service's back, as somebody in flask shell may."""
+    with person.app.app_context(), db.session.begin():
+        db.session.add(User(id=person.id))
+        db.session.flush()
+        db.session.add(
+            Task(
+                user_id=person.id,
+                id="0f8fad5b-d9cb-469f-a165-70867728950e",
+                title="Water the plants",
+                created_at=created_at,
+                updated_at=created_at,
+            )
+        )
+
+
+def test_sessions_time_zone_does_not_show(app: Flask, ana: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A database set to another zone gives the same times; nothing has connected yet when it is set here."""
+    monkeypatch.setenv("PGTZ", "Asia/Tokyo")
+    task = ana.make()
+
+    assert abs(datetime.now(UTC) - datetime.fromisoformat(task["created_at"])) < timedelta(minutes=1)
+    assert [task] == ana.call("GET").json
+    changed = ana.call("PATCH", f"/api/tasks/{task['id']}", json={"title": "B"}, headers={"If-Match": "*"})
+    assert "Z" == changed.json["updated_at"][-1]
+    assert [row.updated_at.utcoffset() for row in ana.stored()] == [timedelta(0)]
+
+
+def test_time_of_another_zone_is_stored_as_utc(ana: Person) -> None:
+    """It is the same moment."""
+    store(ana, datetime(2026, 1, 1, 8, 30, tzinfo=TOKYO))
+
+    assert ["2025-12-31T23:30:00.000000Z"] == [task["created_at"] for task in ana.call("GET").json]
+
+
+def test_time_without_a_zone_is_refused(ana: Person) -> None:
+    """Nobody knows what it means."""
+    with pytest.raises(StatementError, match="a naive datetime"):
+        store(ana, datetime(2026, 1, 1, 8, 30))
+
+    assert ana.stored() == []
