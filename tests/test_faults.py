@@ -15,6 +15,8 @@ from taskapi.database import db, run
 from tests.people import Person
 from tests.servers import PATIENCE, closed_port, silent_server
 
+pytestmark = pytest.mark.own_database
+
 UNAVAILABLE = {"error": "The database is not available; try again.", "code": "DATABASE_ERROR"}
 FAULT = {"error": "Something went wrong on our side.", "code": "DATABASE_ERROR"}
 OWN_CONNECTIONS = "FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'taskapi'"

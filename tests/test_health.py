@@ -15,6 +15,8 @@ from taskapi.database import db
 from tests.people import SECRET
 from tests.servers import closed_port, silent_server
 
+pytestmark = pytest.mark.own_database
+
 OK = {"status": "ok"}
 NOT_CURRENT = {"error": "The database's schema is not current.", "code": "DATABASE_ERROR"}
 NOT_AVAILABLE = {"error": "The database is not available; try again.", "code": "DATABASE_ERROR"}

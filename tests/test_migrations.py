@@ -15,6 +15,8 @@ from taskapi.database import db
 from taskapi.models import Task, User
 from tests.people import Person
 
+pytestmark = pytest.mark.own_database
+
 
 def migrate(app: Flask, *steps: Callable[..., None]) -> None:
     """Run migrations as flask db does."""

@@ -12,6 +12,8 @@ from werkzeug.test import TestResponse
 from tests.people import Person
 from tests.servers import Proxy
 
+pytestmark = pytest.mark.own_database
+
 UNAVAILABLE = {"error": "The database is not available; try again.", "code": "DATABASE_ERROR"}
 COUNT_CHANGES = """
     CREATE TABLE changes (what text);

@@ -1,4 +1,4 @@
-"""Alembic's entry point: one transaction on the app's own engine."""
+"""Alembic's entry point: on the app's own engine, in one transaction where the database has such for its schema."""
 
 from alembic import context
 
