@@ -57,7 +57,7 @@ def _allow_origins(app: Flask) -> None:
 
 
 def _set_headers(response: Response) -> Response:
-    response.vary.add("Origin")
+    response.headers.add("Vary", "Origin")
     response.headers["X-Content-Type-Options"] = "nosniff"
     if tasks.is_under_prefix(request.path):
         response.headers["Cache-Control"] = "private, no-cache"

@@ -111,7 +111,5 @@ def _answer(task: store.TaskRow) -> Response:
 
 
 def _show(task: store.TaskRow) -> dict[str, Any]:
-    shown = dict(zip(NAMES, task, strict=True))
-    shown["created_at"] = write_timestamp(task.created_at)
-    shown["updated_at"] = write_timestamp(task.updated_at)
-    return shown
+    *values, created_at, updated_at = tuple(task)
+    return dict(zip(NAMES, (*values, write_timestamp(created_at), write_timestamp(updated_at)), strict=True))

@@ -70,7 +70,7 @@ def sqlite_file(folder: Path) -> Path:
 
 @pytest.fixture
 def postgresql_url(postgresql: Callable[[str], str], request: pytest.FixtureRequest) -> Iterator[str]:
-    """An empty PostgreSQL database with the current schema: emptied afterwards, as to make one takes longer than a test.
+    """An empty PostgreSQL database with the current schema: emptied afterwards, as making one takes longer than a test.
 
     A test that changes more than rows is marked own_database, and gets one that is dropped.
     """
