@@ -1,4 +1,4 @@
-"""python -m benchmarks [scale | faults]."""
+"""python -m benchmarks [scale | faults | pooler | memory]."""
 
 import argparse
 import platform
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from benchmarks import faults, report, scale
+from benchmarks import faults, memory, report, scale
 from benchmarks.data import fill, token
 from benchmarks.load import DELETE, GET, REQUESTS, Run, run
 from benchmarks.round_trips import Observed, observe, proxy
@@ -24,20 +24,28 @@ PACKAGES = "flask sqlalchemy psycopg2-binary gunicorn gevent fastapi sqlmodel uv
 def main() -> None:
     """Measure what the command line asks for, and print it."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure taskapi.")
-    parser.add_argument("what", nargs="?", choices=["compare", "scale", "faults"], default="compare")
+    parser.add_argument("what", nargs="?", choices=["compare", "scale", "faults", "pooler", "memory"], default="compare")
     parser.add_argument("--rounds", type=int, default=5, help="rounds, after one for warming up (5)")
     parser.add_argument("--seconds", type=int, default=5, help="seconds of each run (5)")
     parser.add_argument("--tasks", type=int, default=10_000_000, help="scale: tasks in the large table (10,000,000)")
-    parser.add_argument("--kills", type=int, default=500, help="faults: connections to kill (500)")
+    parser.add_argument("--kills", type=int, default=500, help="faults, pooler: connections to kill (500)")
     parser.add_argument("--worker-kills", type=int, default=50, help="faults: workers to kill (50)")
-    parser.add_argument("--restarts", type=int, default=20, help="faults: restarts of the database (20)")
+    parser.add_argument("--rolls", type=int, default=10, help="faults: SIGHUPs that replace all workers (10)")
+    parser.add_argument("--restarts", type=int, default=20, help="faults, pooler: restarts of the database (20)")
     parser.add_argument("--failovers", type=int, default=10, help="faults: failovers to a standby (10)")
     parser.add_argument("--png", type=Path, default=Path(__file__).with_name("chart.png"), help="where the chart goes")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that it cleans up as Ctrl-C does
     print(f"Python {platform.python_version()}, {', '.join(f'{name} {version(name)}' for name in PACKAGES)};")
     if options.what == "faults":
-        print(faults.drill(options.kills, options.worker_kills, options.restarts, options.failovers))
+        kinds = options.worker_kills, options.rolls, options.restarts, options.failovers
+        print(faults.drill(options.kills, *kinds))
+        return
+    if options.what == "pooler":
+        print(faults.drill_pooler(options.kills, options.restarts))
+        return
+    if options.what == "memory":
+        print(memory.measure())
         return
     print(f"{WORKERS} workers; {options.rounds} rounds of {options.seconds} s: medians (least to most).\n", flush=True)
     if options.what == "scale":

@@ -8,6 +8,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import threading
 import time
@@ -126,6 +127,40 @@ def cluster(path: Path) -> Iterator[Cluster]:
                 servers.stop(name, "immediate")
 
 
+class Pooler:
+    """A PgBouncer in transaction mode before the primary, and all else by default."""
+
+    def __init__(self, path: Path, servers: Cluster) -> None:
+        self.path = path / "pooler"
+        self.path.mkdir()
+        if USER:
+            shutil.chown(self.path, USER)
+        self.url = f"postgresql://postgres@/taskapi?host={self.path}&port=6432"
+        self.settings = self.path / "pgbouncer.ini"
+        self.settings.write_text(
+            f"[databases]\ntaskapi = host={servers.socket('a')} user=postgres\n"
+            f"[pgbouncer]\nlisten_addr =\nunix_socket_dir = {self.path}\nauth_type = any\npool_mode = transaction\n"
+        )
+        self.start()
+
+    def start(self) -> None:
+        """Start it."""
+        command = ["pgbouncer", "-q", str(self.settings)]
+        self.process = subprocess.Popen(command, user=USER, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def restart(self) -> None:
+        """Kill it, and start it anew."""
+        self.stop()
+        self.start()
+
+    def stop(self) -> None:
+        """Kill it."""
+        self.process.kill()
+        self.process.wait()
+        for socket in self.path.glob(".s.PGSQL.*"):
+            socket.unlink()
+
+
 class Client(threading.Thread):
     """Somebody who writes, and remembers what was acknowledged."""
 
@@ -204,27 +239,68 @@ class Client(threading.Thread):
         return is_right
 
 
-def drill(kills: int, worker_kills: int, restarts: int, failovers: int) -> str:
+def drill(kills: int, worker_kills: int, rolls: int, restarts: int, failovers: int) -> str:
     """Run the faults one after the other under load; return what the clients saw, and what the database holds."""
     with folder() as path, cluster(path) as servers, service(TASKAPI, servers.url, path) as served:
-        until(lambda: is_ready(served.port))
-        stop = threading.Event()
-        clients = [Client(served.port, stop) for _ in range(CLIENTS)]
-        for client in clients:
-            client.start()
-        try:
-            with tqdm(total=kills + worker_kills + restarts + failovers, unit="fault") as bar:
+        with clients_of(served) as clients, tqdm(total=kills + worker_kills + rolls + restarts + failovers) as bar:
+            killed = kill_connections(servers, kills, bar)
+            kill_workers(served, worker_kills, bar)
+            roll(served, rolls, bar)
+            back = {
+                "restart": [restart(servers, served, number, bar) for number in range(restarts)],
+                "failover": [fail_over(servers, served, bar) for _ in range(failovers)],
+            }
+        return report(servers, clients, killed, worker_kills, rolls, back)
+
+
+def drill_pooler(kills: int, restarts: int) -> str:
+    """Do it through a pooler: kill its connections to the database, and restart both of them."""
+    with folder() as path, cluster(path) as servers, pooler(path, servers) as between:
+        with service(TASKAPI, between.url, path) as served:
+            with clients_of(served) as clients, tqdm(total=kills + 2 * restarts) as bar:
                 killed = kill_connections(servers, kills, bar)
-                kill_workers(served, worker_kills, bar)
-                back = {
-                    "restart": [restart(servers, served, number, bar) for number in range(restarts)],
-                    "failover": [fail_over(servers, served, bar) for _ in range(failovers)],
-                }
-        finally:
-            stop.set()
-            for client in clients:
-                client.join()
-        return report(servers, clients, killed, worker_kills, back)
+                back = {"restart": [], "pooler restart": []}
+                for number in range(restarts):
+                    back["restart"].append(restart(servers, served, number, bar))
+                    between.restart()
+                    back["pooler restart"].append(back_after(served, bar))
+            return report(servers, clients, killed, 0, 0, back)
+
+
+@contextmanager
+def pooler(path: Path, servers: Cluster) -> Iterator[Pooler]:
+    """A pooler before the primary."""
+    between = Pooler(path, servers)
+    try:
+        yield between
+    finally:
+        between.stop()
+
+
+@contextmanager
+def clients_of(served: Service) -> Iterator[list[Client]]:
+    """Clients at work from beginning to end."""
+    until(lambda: is_ready(served.port))
+    stop = threading.Event()
+    clients = [Client(served.port, stop) for _ in range(CLIENTS)]
+    for client in clients:
+        client.start()
+    try:
+        yield clients
+    finally:
+        stop.set()
+        for client in clients:
+            client.join()
+
+
+def roll(served: Service, rolls: int, bar: tqdm) -> None:
+    """Have gunicorn replace its workers, as after a deployment."""
+    for _ in range(rolls):
+        before = served.process.children()
+        served.process.send_signal(signal.SIGHUP)
+        until(lambda: not any(worker.is_running() for worker in before))
+        bar.update()
+        time.sleep(0.5)
 
 
 def kill_connections(servers: Cluster, kills: int, bar: tqdm) -> int:
@@ -276,7 +352,7 @@ def back_after(served: Service, bar: tqdm) -> float:
 
 
 def report(
-    servers: Cluster, clients: list[Client], killed: int, worker_kills: int, back: dict[str, list[float]]
+    servers: Cluster, clients: list[Client], killed: int, worker_kills: int, rolls: int, back: dict[str, list[float]]
 ) -> str:
     """Compare the database with what was acknowledged."""
     acknowledged = {(client.user, task["id"]): task["title"] for client in clients for task in client.tasks.values()}
@@ -285,8 +361,8 @@ def report(
     seen = sum((client.seen for client in clients), Counter())
     lost = sum(stored.get(key) != title for key, title in acknowledged.items())
     unasked = len(stored.keys() - acknowledged.keys())
-    lines = [f"{killed} connections and {worker_kills} workers killed"]
-    lines += [f"{len(each)} {what}s: a good answer after {max(each):.2f} s at most" for what, each in back.items() if each]
+    lines = [f"{killed} connections and {worker_kills} workers killed, workers replaced {rolls} times"]
+    lines += [f"{len(each)} {what}s: a good answer within {max(each):.2f} s" for what, each in back.items() if each]
     lines += [
         f"{seen.total():,} requests: " + ", ".join(f"{count:,} {status}" for status, count in sorted(seen.items())),
         f"the slowest took {max(client.slowest for client in clients):.1f} s",
