@@ -1,4 +1,4 @@
-"""python -m benchmarks [scale | faults | pooler | memory]."""
+"""python -m benchmarks, and what it measures."""
 
 import argparse
 import platform
@@ -24,7 +24,7 @@ PACKAGES = "flask sqlalchemy psycopg2-binary gunicorn gevent fastapi sqlmodel uv
 def main() -> None:
     """Measure what the command line asks for, and print it."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure taskapi.")
-    parser.add_argument("what", nargs="?", choices=["compare", "scale", "faults", "pooler", "memory"], default="compare")
+    parser.add_argument("what", nargs="?", default="compare", choices="compare scale faults pooler memory".split())
     parser.add_argument("--rounds", type=int, default=5, help="rounds, after one for warming up (5)")
     parser.add_argument("--seconds", type=int, default=5, help="seconds of each run (5)")
     parser.add_argument("--tasks", type=int, default=10_000_000, help="scale: tasks in the large table (10,000,000)")
