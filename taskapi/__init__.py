@@ -6,10 +6,8 @@ from collections.abc import Mapping
 
 from flask import Flask, Response, request
 from flask_cors import CORS
-from flask_migrate import Migrate
 
 from taskapi import cli, config, database, errors, health, keys, logs, tasks
-from taskapi.database import db
 from taskapi.wire import StrictJSON
 
 REQUEST_HEADERS = ["Authorization", "Content-Type", "If-Match", "If-None-Match", "X-Request-ID"]
@@ -26,7 +24,6 @@ def create_app(settings: Mapping[str, str] | None = None) -> Flask:
 
     logs.init_app(app)
     database.init_app(app)
-    Migrate(app, db, directory=str(health.MIGRATIONS))
     keys.init_app(app)
 
     _allow_origins(app)

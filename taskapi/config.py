@@ -23,7 +23,7 @@ MIN_SECRET_BYTES = 32
 # Public keys alone: with one of these no secret is shared (RFC 7518 section 3.1, RFC 8037 section 3.1).
 ALGORITHMS = ("RS256", "ES256", "EdDSA")
 
-_FALSE = {"", "0", "false", "no"}  # what Flask takes for "off" in FLASK_DEBUG
+_TRUE = {"1", "t", "true", "y", "yes", "on"}  # what the flask command takes; Flask itself takes "off" too
 _LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 # RFC 6454 section 6.2: what a browser puts into Origin, lower case and without a path.
@@ -47,7 +47,7 @@ def load(environ: Mapping[str, str]) -> dict[str, Any]:
     An empty value counts as not given.
     """
     given = {name: value for name, value in environ.items() if value}
-    debug = given.get("FLASK_DEBUG", "").lower() not in _FALSE
+    debug = given.get("FLASK_DEBUG", "").lower() in _TRUE
     return {
         "DEBUG": debug,
         "MAX_CONTENT_LENGTH": MAX_BODY + 1,  # where werkzeug stops reading

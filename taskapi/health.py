@@ -1,7 +1,6 @@
 """Is the process there, and can it work."""
 
 from functools import cache
-from pathlib import Path
 from time import monotonic
 
 from alembic.script import ScriptDirectory
@@ -9,12 +8,11 @@ from flask import Blueprint, Response, g, jsonify
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
-from taskapi.database import run
+from taskapi.database import MIGRATIONS, run
 from taskapi.errors import ApiError, is_unavailable
 
 bp = Blueprint("health", __name__)
 
-MIGRATIONS = Path(__file__).parent / "migrations"
 READY_LIMIT = 2.5  # seconds; whoever asks wants to know within 3
 
 

@@ -29,7 +29,7 @@ class Key(NamedTuple):
     """One public key, bound to one algorithm: what a token says of its own can only agree."""
 
     kid: str | None
-    name: str
+    alg: str
     algorithm: Algorithm
     material: Any
 
@@ -37,7 +37,7 @@ class Key(NamedTuple):
 def fetch_keys(url: str, algorithms: Sequence[str]) -> list[Key]:
     """Return the usable keys at url; raise OSError, http.client.HTTPException, ValueError, KeyError or TypeError."""
     jwks = orjson.loads(_download(url))["keys"]
-    return [key for jwk in jwks for name in algorithms if (key := _read_key(jwk, name)) is not None]
+    return [key for jwk in jwks for alg in algorithms if (key := _read_key(jwk, alg)) is not None]
 
 
 def _download(url: str) -> bytes:
@@ -67,14 +67,14 @@ def _hang_up(connection: socket) -> None:
         connection.shutdown(SHUT_RDWR)
 
 
-def _read_key(jwk: Any, name: str) -> Key | None:
+def _read_key(jwk: Any, alg: str) -> Key | None:
     """Return the key if it is one that its publisher means for this algorithm (RFC 7517 section 4), else None."""
-    kind, public = _KINDS[name]
-    algorithm = jwt.get_algorithm_by_name(name)
+    kind, public = _KINDS[alg]
+    algorithm = jwt.get_algorithm_by_name(alg)
     try:
         is_meant = (
             kind.items() <= jwk.items()
-            and jwk.get("alg", name) == name
+            and jwk.get("alg", alg) == alg
             and jwk.get("use", "sig") == "sig"
             and "verify" in list(jwk.get("key_ops", ["verify"]))
             and isinstance(jwk.get("kid", ""), str)
@@ -82,6 +82,6 @@ def _read_key(jwk: Any, name: str) -> Key | None:
         material: Any = algorithm.from_jwk({member: jwk[member] for member in public}) if is_meant else None
     except Exception:  # one that can't be read is as good as none; PyJWT and cryptography raise a dozen kinds
         return None
-    if material is None or (name == "RS256" and material.key_size < MIN_RSA_BITS):
+    if material is None or (alg == "RS256" and material.key_size < MIN_RSA_BITS):
         return None
-    return Key(jwk.get("kid"), name, algorithm, material)
+    return Key(jwk.get("kid"), alg, algorithm, material)

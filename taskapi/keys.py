@@ -13,7 +13,7 @@ from taskapi.errors import ApiError
 from taskapi.jwks import FETCH_LIMIT, Key, fetch_keys
 
 # Seconds between two fetches of one reason: nothing has been loaded yet, the keys are to be renewed, a key is unknown.
-FIRST, RENEWAL, UNKNOWN = 1, 300, 30
+FIRST, RENEWAL, UNKNOWN = 1, 300, 30  # each stands for its reason too: no two may be equal
 STALE_LIMIT = 24 * 3600  # seconds that keys outlive their endpoint
 
 _logger = logging.getLogger(__name__)
@@ -93,7 +93,7 @@ class KeySet:
 
     def _fitting(self, header: Mapping[str, Any]) -> list[Key]:
         """Return the keys of the token's algorithm and, where it names one, of its key id."""
-        return [key for key in self._keys if key.name == header["alg"] and key.kid == header.get("kid", key.kid)]
+        return [key for key in self._keys if key.alg == header["alg"] and key.kid == header.get("kid", key.kid)]
 
     def _refresh(self, interval: int, wait: bool = True) -> None:
         """Join the fetch under way, or begin one unless the last for this reason was less than interval seconds ago."""

@@ -3,6 +3,7 @@
 import logging
 import re
 import sys
+import time
 from time import perf_counter
 from uuid import uuid4
 
@@ -19,11 +20,14 @@ def init_app(app: Flask) -> None:
     handler = logging.StreamHandler(sys.stdout)
     handler.name = __name__
     handler.addFilter(_add_request_id)
-    handler.setFormatter(
+    formatter: logging.Formatter = (
         logging.Formatter(_FORMAT, style="{")
         if app.debug
         else OrjsonFormatter(_FORMAT, style="{", rename_fields=_NAMES)
     )
+    formatter.converter = time.gmtime
+    formatter.default_time_format, formatter.default_msec_format = "%Y-%m-%dT%H:%M:%S", "%s.%03dZ"
+    handler.setFormatter(formatter)
     root = logging.getLogger()
     root.handlers = [*(other for other in root.handlers if other.name != __name__), handler]
     for logger in (root, app.logger):  # the app's own would be at DEBUG in debug mode, whatever the setting says

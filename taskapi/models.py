@@ -1,6 +1,7 @@
 """Users and their tasks."""
 
 from datetime import UTC, datetime
+from uuid import uuid4
 
 from sqlalchemy import DateTime, Dialect, ForeignKey, Index, Text, Uuid
 from sqlalchemy.orm import Mapped, mapped_column
@@ -26,6 +27,10 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value and (value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC))
 
 
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
 class User(db.Model):  # type: ignore[misc,name-defined]  # Flask-SQLAlchemy makes the base at run time
     """Somebody that a token named; the address is the newest that a token showed, and identifies nobody."""
 
@@ -39,7 +44,8 @@ class Task(db.Model):  # type: ignore[misc,name-defined]
     """One user's task.
 
     The owner is part of the key: nobody can name a task without its owner, ids of other users are free, and the
-    table can be partitioned or distributed by user_id as it is. updated_at is the version.
+    table can be partitioned or distributed by user_id as it is. updated_at is the version. The defaults are for the
+    shell; requests bring all values along.
     """
 
     __tablename__ = "tasks"
@@ -47,11 +53,11 @@ class Task(db.Model):  # type: ignore[misc,name-defined]
     user_id: Mapped[str] = mapped_column(
         Uuid(as_uuid=False), ForeignKey("users.id", ondelete="CASCADE"), primary_key=True
     )
-    id: Mapped[str] = mapped_column(Uuid(as_uuid=False), primary_key=True)
+    id: Mapped[str] = mapped_column(Uuid(as_uuid=False), primary_key=True, default=lambda: str(uuid4()))
     title: Mapped[str] = mapped_column(Text)
     description: Mapped[str | None] = mapped_column(Text)
     is_completed: Mapped[bool] = mapped_column(default=False)
-    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
-    updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=_now)
+    updated_at: Mapped[datetime] = mapped_column(UtcDateTime, default=_now, onupdate=_now)
 
-    __table_args__ = (Index("ix_tasks_user_id_created_at_id", "user_id", "created_at", "id"),)
+    __table_args__ = (Index(None, "user_id", "created_at", "id"),)

@@ -1,9 +1,10 @@
-"""What a task and a list query may look like, in and out."""
+"""What a task and a list query may look like."""
 
 import re
 import unicodedata
 from collections.abc import Mapping
 from typing import Any
+from uuid import uuid4
 
 from marshmallow import Schema, ValidationError, fields, pre_load, validates_schema
 from marshmallow.validate import Length, OneOf, Range
@@ -76,14 +77,15 @@ class Digits(fields.Integer):
 class TaskSchema(Schema):
     """A task: whole on create, any non-empty part of it on update (partial, id read-only).
 
-    What the API gives it takes back: read-only keys may stand in the input and are ignored.
+    What the API gives it takes back: read-only keys may stand in the input and are ignored. The fields and their order
+    are those of a task in an answer, too; what they hold there needs no schema, as it comes from the database.
     """
 
-    id = UuidText()
+    id = UuidText(load_default=lambda: str(uuid4()))
     user_id = UuidText(dump_only=True)
     title = Trimmed(required=True, validate=[Length(min=1, max=MAX_TITLE), _one_line, _visible])
-    description = fields.String(allow_none=True, validate=[Length(max=MAX_DESCRIPTION), _text])
-    is_completed = JsonBoolean()
+    description = fields.String(load_default=None, allow_none=True, validate=[Length(max=MAX_DESCRIPTION), _text])
+    is_completed = JsonBoolean(load_default=False)
     created_at = fields.AwareDateTime(dump_only=True)
     updated_at = fields.AwareDateTime(dump_only=True)
 
@@ -96,7 +98,7 @@ class TaskSchema(Schema):
     def change_something(self, data: Mapping[str, Any], **kwargs: Any) -> None:
         """Refuse an update that changes nothing; create has its required title."""
         if not data:
-            raise ValidationError("Give at least one of title, description and is_completed.")
+            raise ValidationError(f"Give at least one of {', '.join(self.load_fields)}.")
 
 
 class ListSchema(Schema):

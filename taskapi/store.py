@@ -17,14 +17,14 @@ from taskapi.auth import Identity
 from taskapi.database import run
 from taskapi.errors import ApiError
 from taskapi.models import Task, User
+from taskapi.schemas import CREATE
 
 TaskRow = Row[Any]
 
 TASKS: Table = Task.__table__
 USERS: Table = User.__table__
 
-# What a task shows; a test holds it to TaskSchema.
-COLUMNS = [TASKS.c[name] for name in "id user_id title description is_completed created_at updated_at".split()]
+COLUMNS = [TASKS.c[name] for name in CREATE.fields]  # what a task shows
 
 OWNED = TASKS.c.user_id == bindparam("owner")
 NAMED = and_(OWNED, TASKS.c.id == bindparam("task_id"))

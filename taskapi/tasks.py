@@ -1,7 +1,6 @@
 """The tasks of whoever is asking."""
 
 from typing import Any
-from uuid import uuid4
 
 from flask import Blueprint, Response, g, jsonify, request
 from marshmallow import Schema
@@ -15,8 +14,6 @@ from taskapi.schemas import CREATE, UPDATE, UUID_FORM
 from taskapi.wire import if_none_match, read_if_match, write_etag, write_timestamp
 
 PREFIX = "/api/tasks"
-
-NAMES = [column.name for column in store.COLUMNS]
 
 bp = Blueprint("tasks", __name__, url_prefix=PREFIX)
 
@@ -49,7 +46,7 @@ def list_tasks() -> Response:
 @bp.post("")
 def create_task() -> Response:
     """The task, made now or by an earlier request with the same id."""
-    values = {"id": str(uuid4()), "description": None, "is_completed": False} | _body(CREATE)
+    values = _body(CREATE)
     task, created = store.create_task(g.user, values.pop("id"), values)
     response = _answer(task)
     if created:
@@ -112,4 +109,4 @@ def _answer(task: store.TaskRow) -> Response:
 
 def _show(task: store.TaskRow) -> dict[str, Any]:
     *values, created_at, updated_at = tuple(task)
-    return dict(zip(NAMES, (*values, write_timestamp(created_at), write_timestamp(updated_at)), strict=True))
+    return dict(zip(CREATE.fields, (*values, write_timestamp(created_at), write_timestamp(updated_at)), strict=True))

@@ -107,7 +107,7 @@ def test_update_without_a_field_answers_400(ana: Person, method: str, keys: list
 
     response = ana.call(method, f"/api/tasks/{task['id']}", json={key: task[key] for key in keys})
 
-    nothing = ["Give at least one of title, description and is_completed."]
+    nothing = ["Give at least one of title, description, is_completed."]
     assert (response.status_code, response.json) == refusal({"_schema": nothing})
     assert ana.call("GET").json == [task]
 

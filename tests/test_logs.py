@@ -153,8 +153,8 @@ def test_second_app_logs_once(make_app: Callable[..., Flask], capsys: pytest.Cap
 @pytest.mark.parametrize(
     ("command", "form"),
     [
-        ("flask run --no-reload --port 0", r"[0-9-]+ [0-9:,]+ INFO my-request GET /api/tasks 500"),
-        ("gunicorn --bind 127.0.0.1:0 wsgi:app", r'\{"time": ?".+"request_id": ?"my-request".+\}'),
+        ("flask run --no-reload --port 0", r"[0-9-]+T[0-9:.]+Z INFO my-request GET /api/tasks 500"),
+        ("gunicorn --bind 127.0.0.1:0 wsgi:app", r'\{"time": ?"[0-9-]+T[0-9:.]+Z".+"request_id": ?"my-request".+\}'),
     ],
 )
 def test_real_output(tmp_path: Path, command: str, form: str) -> None:

@@ -1,7 +1,9 @@
 """The schema: made by migrations, the same as the models', and kept by the database itself."""
 
+import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -11,11 +13,24 @@ from flask_migrate import downgrade, upgrade
 from sqlalchemy import delete, inspect, select, text
 from sqlalchemy.exc import IntegrityError
 
-from taskapi.database import db
+from taskapi.database import MIGRATIONS, db
 from taskapi.models import Task, User
 from tests.people import Person
 
 pytestmark = pytest.mark.own_database
+
+NAMES_HAVE_TO_BE_UNIQUE = """
+import sqlalchemy as sa
+from alembic import op
+
+revision, down_revision = "0002", "0001"
+
+
+def upgrade():
+    with op.batch_alter_table("users") as batch:
+        batch.add_column(sa.Column("name", sa.Text()))
+        batch.create_unique_constraint("uq_users_name", ["name"])
+"""
 
 
 def migrate(app: Flask, *steps: Callable[..., None]) -> None:
@@ -149,3 +164,20 @@ def test_broken_rules_are_refused_by_the_database(app: Flask) -> None:
     with app.app_context():
         assert len(db.session.scalars(select(Task)).all()) == 2
         assert len(db.session.scalars(select(User)).all()) == 3
+
+
+@pytest.mark.parametrize("database_url", ["sqlite", "postgresql"], indirect=True)
+def test_altering_users_keeps_their_tasks(app: Flask, ana: Person, tmp_path: Path) -> None:
+    """SQLite makes a table anew to alter it: the old one's end must not be taken for that of all users."""
+    task = ana.make()
+    scripts = shutil.copytree(MIGRATIONS, tmp_path / "migrations")
+    (scripts / "versions" / "0002_name.py").write_text(NAMES_HAVE_TO_BE_UNIQUE)
+
+    with app.app_context():
+        upgrade(directory=str(scripts))
+
+    assert [task["id"]] == [row.id for row in ana.stored()]
+    with app.app_context():
+        db.session.execute(delete(User))
+        db.session.commit()
+    assert [] == ana.stored()
