@@ -1,10 +1,15 @@
 """How gunicorn serves taskapi: `gunicorn wsgi:app` reads this file by itself."""
 
+import logging
 import os
 import runpy
 from pathlib import Path
+from typing import Any
 
+import gevent
 from dotenv import load_dotenv
+from gevent.socket import socket
+from gunicorn.workers.ggevent import GeventWorker
 
 HERE = Path(__file__).parent
 
@@ -16,14 +21,65 @@ runpy.run_path(str(HERE / "taskapi" / "config.py"))["load"](os.environ)
 
 bind = "127.0.0.1:8000"  # a proxy with TLS stands in front
 
-# One request that waits, for a slow client or for the database, holds a greenlet and nobody else.
-worker_class = "gevent"
+# Seconds of silence from a client until its connection is closed. A proxy's own keep-alive should be shorter.
+keepalive = 75
+
+
+class FairSocket(socket):
+    """A client's connection that lets others go first: gevent's own only does so where there is nothing to read yet.
+
+    One client who sends without end would hold up everybody, and after `timeout` have the worker killed.
+    """
+
+    def recv(self, *args: Any) -> bytes:
+        """Return what has come; raise TimeoutError where gunicorn itself has no limit, which is in a body."""
+        gevent.sleep(0)
+        return super().recv(*args)
+
+    def sendall(self, *args: Any) -> None:
+        """Send all."""
+        gevent.sleep(0)
+        super().sendall(*args)
+
+    def setblocking(self, flag: bool) -> None:
+        """Block, but not for ever."""
+        self.settimeout(keepalive + 5)
+
+
+class FairWorker(GeventWorker):
+    """One request that waits, for a slow client or for the database, holds a greenlet and nobody else."""
+
+    def handle(self, listener: Any, client: Any, addr: Any) -> None:
+        """Serve one connection."""
+        super().handle(listener, FairSocket(fileno=client.detach()), addr)
+
+
+def post_request(worker: Any, request: Any, environ: Any, response: Any) -> None:
+    """Read away a little that the application left of a body; for more, the connection ends with the response."""
+    with gevent.Timeout(2, False):  # seconds
+        if len(request.body.read(64 * 1024 + 1)) <= 64 * 1024:
+            return
+    request.force_close()
+
+
+def without_request(record: logging.LogRecord) -> bool:
+    """Say that a request was refused, but not what was in it: a token, if its header was misspelt."""
+    if record.msg.startswith("Invalid request from ip="):
+        record.msg = record.msg.partition(": ")[0]
+    return True
+
+
+logging.getLogger("gunicorn.error").addFilter(without_request)
+
+worker_class = FairWorker
 # CPU is the limit, so a worker per core; each has a pool of 10 database connections.
 workers = int(os.environ.get("WEB_CONCURRENCY") or os.cpu_count() or 1)
 # Clients at once per worker; each costs a greenlet and a socket, and slow or silent ones are let wait here.
 worker_connections = 1000
-# Seconds. A proxy's own keep-alive should be shorter.
-keepalive = 75
+# Browsers send some twenty headers, proxies add some ten.
+limit_request_fields = 50
+# No client says where we are mounted: neither SCRIPT_NAME nor PATH_INFO is taken from a header.
+forwarder_headers = ""
 # Seconds without a sign of life until a worker is killed; a request that waits does not stop the signs.
 timeout = 30
 # Seconds that requests under way get at a stop. None takes longer than 10: 2 for a connection and 4.5 for the database

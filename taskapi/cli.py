@@ -34,8 +34,14 @@ def _default_sub(email: str) -> str:
     return str(uuid5(NAMESPACE, email))
 
 
+def _address(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    if not value.strip():
+        raise click.BadParameter("is empty")
+    return value
+
+
 @click.command()
-@click.argument("email")
+@click.argument("email", callback=_address)
 @click.option("--sub", help="The subject; one made from EMAIL when not given.")
 @click.option("--days", type=click.IntRange(min=1, max=3650), default=1, show_default=True, help="Days it is valid.")
 def token(email: str, sub: str | None, days: int) -> None:
@@ -57,7 +63,7 @@ def token(email: str, sub: str | None, days: int) -> None:
 
 
 @click.command()
-@click.argument("email")
+@click.argument("email", callback=_address)
 @click.option("--count", type=click.IntRange(min=1), default=20, show_default=True, help="How many tasks.")
 def seed(email: str, count: int) -> None:
     """Give the user with EMAIL plausible tasks: the one who has it, else the one that `flask token EMAIL` names."""

@@ -111,6 +111,8 @@ def _on_connect(connection: Any, record: object) -> None:
     if isinstance(connection, SQLiteConnection):
         connection.execute("PRAGMA foreign_keys = ON")  # SQLite ignores them unless told
         connection.execute("PRAGMA journal_mode = WAL")  # readers and the one writer don't block each other
+        # Looks at the time every thousand steps, a millisecond's work, and interrupts if it is over.
+        connection.set_progress_handler(lambda: _milliseconds_left() == 0, 1000)
     else:
         # Ids are text throughout: SQLAlchemy has psycopg2 make UUID objects, only to make text of them again.
         extensions.register_type(extensions.new_type((UUID_OID,), "UUID", lambda text, cursor: text), connection)

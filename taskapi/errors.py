@@ -24,7 +24,6 @@ Code = Literal[
 ]
 
 SENTENCES = {
-    400: "The request's body must be a JSON object in UTF-8.",
     404: "There is nothing here.",
     405: "This path does not take that method.",
     412: "The task has changed since that version.",
@@ -43,6 +42,7 @@ _UNAVAILABLE_STATES = ("08", "53", "57", "40", "55P03")
 # sqlite.org/rescode.html, primary codes.
 _UNAVAILABLE_SQLITE = {
     sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_INTERRUPT,
     sqlite3.SQLITE_LOCKED,
     sqlite3.SQLITE_READONLY,
     sqlite3.SQLITE_CANTOPEN,

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from flask import Blueprint, Response, g, jsonify, request
+from flask import Blueprint, Response, current_app, g, jsonify, request
 from marshmallow import Schema
 from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 
@@ -80,14 +80,31 @@ def delete_task(task_id: str) -> Response:
 
 def _body(schema: Schema) -> dict[str, Any]:
     if request.mimetype != "application/json":
-        raise UnsupportedMediaType  # get_json would take application/*+json too
-    if (request.content_length or 0) > MAX_BODY or len(request.get_data()) > MAX_BODY:
-        raise RequestEntityTooLarge  # werkzeug cuts a chunked body off at its limit, and says nothing
-    body = request.get_json()
+        raise UnsupportedMediaType
+    try:
+        body = current_app.json.loads(_read_body())
+    except ValueError:
+        body = None
     if not isinstance(body, dict):
-        raise ApiError(400, "INVALID_REQUEST")
+        raise ApiError(400, "INVALID_REQUEST", "The request's body must be a JSON object in UTF-8.")
     fields: dict[str, Any] = schema.load(body)
     return fields
+
+
+def _read_body() -> bytes:
+    """Return the whole body; raise ValueError for one that ends early or is badly chunked."""
+    length = request.content_length
+    if length is not None and length > MAX_BODY:
+        raise RequestEntityTooLarge
+    try:
+        data = request.get_data()
+    except Exception as error:  # whatever the server raises for what it can't read
+        raise ValueError from error
+    if len(data) > MAX_BODY:
+        raise RequestEntityTooLarge  # werkzeug cuts a chunked body off at its limit, and says nothing
+    if length not in (None, len(data)):
+        raise ValueError
+    return data
 
 
 def _id(text: str) -> str:

@@ -6,8 +6,9 @@ import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from threading import Event, Thread
 from urllib.parse import parse_qs, urlsplit
 
 import psutil
@@ -55,7 +56,7 @@ def test_it_serves_until_it_is_told_to_stop(server: Server, tmp_path: Path) -> N
     server.process.terminate()
 
     assert server.process.wait(PATIENCE) == 0
-    assert "Using worker: gevent" in server.stderr.read_text()
+    assert "FairWorker" in server.stderr.read_text()
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", server.port)).close()
     made = {path.name for path in tmp_path.rglob("*") if not path.is_symlink()}
@@ -70,14 +71,18 @@ def test_odd_requests(server: Server) -> None:
         "chunked and too large": HEAD + chunked(TASK + padding),
         "chunked and endless": HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + b"400\r\n%b\r\n" % (b" " * 1024) * 100,
         "chunked and cut": HEAD + b"Transfer-Encoding: chunked\r\n\r\n400\r\n" + TASK,
+        "badly chunked": HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
         "just not too large": HEAD + sized(TASK + padding[len(TASK) :]),
         "too large by a byte": HEAD + sized(TASK + padding[len(TASK) :] + b" "),
         "said to be too large": HEAD + sized(b"", 1_000_000),
         "longer than sent": HEAD + sized(TASK[:-5], len(TASK)),
+        "longer than sent, but whole": HEAD + sized(TASK, len(TASK) + 10),
         "shorter than sent": HEAD + sized(TASK, 10),
         "no length": HEAD + b"\r\n",
         "two tokens": HEAD + f"Authorization: {BEARER}\r\n".encode() + sized(TASK),
         "token in another's shadow": HEAD + b"Authorization: Basic eDp5\r\n" + sized(TASK),
+        "nobody's host": b"GET /healthz HTTP/1.1\r\nConnection: close\r\nHost: ..\r\n\r\n",
+        "mounted by the client": b"GET /nope HTTP/1.1\r\nConnection: close\r\nHost: x\r\nSCRIPT_NAME: /nope\r\n\r\n",
     }
 
     answers = {}
@@ -90,15 +95,71 @@ def test_odd_requests(server: Server) -> None:
         "chunked and too large": (413, TOO_LARGE),
         "chunked and endless": (413, TOO_LARGE),
         "chunked and cut": (400, NO_JSON),
+        "badly chunked": (400, NO_JSON),
         "just not too large": (201, "Water the plants"),
         "too large by a byte": (413, TOO_LARGE),
         "said to be too large": (413, TOO_LARGE),
         "longer than sent": (400, NO_JSON),
+        "longer than sent, but whole": (400, NO_JSON),
         "shorter than sent": (400, NO_JSON),
         "no length": (400, NO_JSON),
         "two tokens": (401, BAD_TOKEN),
         "token in another's shadow": (401, BAD_TOKEN),
+        "nobody's host": (400, ("The request can't be taken.", "INVALID_REQUEST")),
+        "mounted by the client": (404, ("There is nothing here.", "NOT_FOUND")),
     }
+
+
+@pytest.mark.parametrize(
+    ("opening", "flood"),
+    [
+        (b"", b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" * 100),
+        (b"POST /nope HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\na\r\n" * 5000),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\n", b"1;%b\r\na\r\n" % (b"x" * 8000) * 20),
+        (b"POST /nope HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n", b"a" * 65536),
+    ],
+    ids=["requests", "chunks", "chunk extensions", "body"],
+)
+def test_client_that_sends_without_end_holds_up_nobody(server: Server, opening: bytes, flood: bytes) -> None:
+    """One connection per core would otherwise be enough to stop the service."""
+    enough = Event()
+
+    def send() -> None:
+        while not enough.is_set():
+            with socket.create_connection(("127.0.0.1", server.port)) as client, suppress(OSError):
+                reader = Thread(target=drain, args=[client])
+                reader.start()
+                client.sendall(opening)
+                while not enough.is_set():
+                    client.sendall(flood)
+                client.shutdown(socket.SHUT_RDWR)
+            reader.join()
+
+    sender = Thread(target=send)
+    sender.start()
+    try:
+        assert [(200, {"status": "ok"})] * 10 == [server.fetch("GET", "/healthz") for _ in range(10)]
+    finally:
+        enough.set()
+        sender.join()
+
+
+def drain(client: socket.socket) -> None:
+    """Read whatever comes."""
+    with suppress(OSError):
+        while client.recv(65536):
+            pass
+
+
+def test_refused_request_is_not_logged(server: Server) -> None:
+    """What gunicorn itself refuses may hold a token in the wrong place."""
+    with socket.create_connection(("127.0.0.1", server.port)) as client:
+        client.sendall(f"GET /api/tasks HTTP/1.1\r\nAuthorization {BEARER}\r\n\r\n".encode())
+        drain(client)
+
+    log = server.stderr.read_text() + server.stdout.read_text()
+    assert "Invalid request from ip=127.0.0.1" in log
+    assert BEARER not in log
 
 
 def test_silent_clients_hold_up_nobody(server: Server) -> None:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 from flask import Flask
-from sqlalchemy import event
+from sqlalchemy import event, select
 
 from taskapi.database import db
+from taskapi.models import User
 from tests.people import Person
 
 UNAVAILABLE = {"error": "The database is not available; try again.", "code": "DATABASE_ERROR"}
@@ -94,3 +95,15 @@ def test_file_that_is_no_database_answers_500(make_app: Callable[..., Flask], tm
 
     assert (response.status_code, response.json) == (500, FAULT)
     assert "Retry-After" not in response.headers
+
+
+def test_search_that_takes_too_long_answers_503(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It runs in the service's own process, so nobody else could end it."""
+    assert app.test_cli_runner().invoke(args=["seed", "ana@example.com", "--count", "2000"]).exit_code == 0
+    with app.app_context():
+        owner = db.session.scalars(select(User.id)).one()
+    monkeypatch.setattr("taskapi.database.REQUEST_LIMIT", 0.0)
+
+    response = Person(app, sub=owner).call("GET", "/api/tasks?q=nothing+like+it")
+
+    assert (response.status_code, response.json) == (503, UNAVAILABLE)
