@@ -82,7 +82,7 @@ def test_odd_requests(server: Server) -> None:
         "two tokens": HEAD + f"Authorization: {BEARER}\r\n".encode() + sized(TASK),
         "token in another's shadow": HEAD + b"Authorization: Basic eDp5\r\n" + sized(TASK),
         "nobody's host": b"GET /healthz HTTP/1.1\r\nConnection: close\r\nHost: ..\r\n\r\n",
-        "mounted by the client": b"GET /nope HTTP/1.1\r\nConnection: close\r\nHost: x\r\nSCRIPT_NAME: /nope\r\n\r\n",
+        "mounted by the client": b"GET /x/healthz HTTP/1.1\r\nConnection: close\r\nHost: x\r\nSCRIPT_NAME: /x\r\n\r\n",
     }
 
     answers = {}

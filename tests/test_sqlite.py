@@ -99,8 +99,8 @@ def test_file_that_is_no_database_answers_500(make_app: Callable[..., Flask], tm
 
 def test_search_that_takes_too_long_answers_503(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
     """It runs in the service's own process, so nobody else could end it."""
-    assert app.test_cli_runner().invoke(args=["seed", "ana@example.com", "--count", "2000"]).exit_code == 0
     with app.app_context():
+        assert app.test_cli_runner().invoke(args=["seed", "ana@example.com", "--count", "2000"]).exit_code == 0
         owner = db.session.scalars(select(User.id)).one()
     monkeypatch.setattr("taskapi.database.REQUEST_LIMIT", 0.0)
 
