@@ -153,6 +153,27 @@ def test_length_that_is_told_is_believed(ana: Person, method: str) -> None:
     assert_untouched(ana)
 
 
+@ON_ONE_DATABASE
+@METHODS
+@pytest.mark.parametrize("is_terminated", [True, False], ids=["as gunicorn ends it", "as flask run does"])
+def test_body_cut_short_answers_400(ana: Person, method: str, is_terminated: bool) -> None:
+    """What ends before its length is not whole, even where it happens to be JSON (RFC 9112 section 8)."""
+    response = ana.call(
+        method,
+        path_for(ana, method),
+        input_stream=BytesIO(TASK),
+        content_type="application/json",
+        environ_overrides={"CONTENT_LENGTH": str(len(TASK) + 10), "wsgi.input_terminated": is_terminated},
+    )
+
+    assert response.status_code == 400
+    assert response.json == {
+        "error": "The request's body must be a JSON object in UTF-8.",
+        "code": "INVALID_REQUEST",
+    }
+    assert_untouched(ana)
+
+
 @METHODS
 @pytest.mark.parametrize(
     "content_type",

@@ -193,3 +193,11 @@ def test_commit_keeps(app: Flask, ana: Person) -> None:
         db.session.commit()
 
     assert ana.titles() == ["Changed"]
+
+
+@pytest.mark.parametrize("command", ["token", "seed"])
+def test_empty_address_is_refused(app: Flask, command: str) -> None:
+    """It would stand in the way of everybody else without one."""
+    result = invoke(app, command, " ")
+
+    assert (result.exit_code, users(app)) == (2, [])
