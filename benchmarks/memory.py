@@ -3,8 +3,9 @@
 from tqdm import tqdm
 
 from benchmarks.data import fill, token
+from benchmarks.faults import until
 from benchmarks.load import REQUESTS, run
-from benchmarks.servers import TASKAPI, Service, folder, postgresql, service
+from benchmarks.servers import TASKAPI, WORKERS, Service, folder, postgresql, service
 
 TASKS = 10_000
 FEW, MANY = 2_000, 200_000  # requests per worker
@@ -16,6 +17,7 @@ def measure() -> str:
         url = create_database("memory")
         fill(url, TASKS, TASKS)
         with service(TASKAPI, url, path) as served:
+            until(lambda: len(served.process.children()) == int(WORKERS))
             few = _after(served, FEW, 1)
             many = _after(served, MANY, 5)
     ratios = ", ".join(f"{after / before:.3f}" for before, after in zip(few, many, strict=True))
