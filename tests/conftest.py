@@ -9,13 +9,16 @@ from uuid import uuid4
 
 import psycopg2
 import pytest
+import time_machine
 from flask import Flask
 from flask.testing import FlaskClient
 from flask_migrate import upgrade
 
 from taskapi import create_app
 from taskapi.database import db
+from tests.keyserver import Clock
 from tests.people import SECRET, Person
+from tests.tokens import NOW
 
 SETTINGS = (
     "DATABASE_URL JWT_SECRET JWT_JWKS_URL JWT_ALGORITHMS JWT_ISSUER JWT_AUDIENCE JWT_LEEWAY FRONTEND_URL LOG_LEVEL "
@@ -134,6 +137,21 @@ def ana(app: Flask) -> Person:
 def ben(app: Flask) -> Person:
     """He has a token as good as hers, and must see nothing of hers."""
     return Person(app, email="ben@example.com")
+
+
+@pytest.fixture
+def frozen() -> Iterator[None]:
+    """Time stands still."""
+    with time_machine.travel(NOW, tick=False):
+        yield
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """What the key set takes for the time."""
+    clock = Clock()
+    monkeypatch.setattr("taskapi.keys.monotonic", clock)
+    return clock
 
 
 def dispose(app: Flask) -> None:

@@ -1,16 +1,17 @@
 """Forged and mangled tokens: their parts, their base64url and their signature."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 
 import pytest
-import time_machine
 from flask import Flask
 
 from tests.people import SECRET
 from tests.tokens import (
     CLAIMS, HEADER, INVALID, ME, NOW, USER, Members, ask, b64, dump, forge, hs256, me_app, refusal, whole
 )
+
+pytestmark = pytest.mark.usefixtures("frozen")
 
 GOOD = forge()
 HEAD, PAYLOAD, SIGNATURE = GOOD.split(".")
@@ -35,13 +36,6 @@ def _bent(part: str, bent: str) -> str:
     if part == SIGNATURE:
         return f"{SIGNED}.{bent}"
     return _resign(SIGNED.replace(part, bent))
-
-
-@pytest.fixture(autouse=True)
-def frozen() -> Iterator[None]:
-    """Time stands still."""
-    with time_machine.travel(NOW, tick=False):
-        yield
 
 
 @pytest.fixture

@@ -1,15 +1,15 @@
 """Misused tokens: claims of wrong types and values, and their times; each is signed as it should be."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import time_machine
 from flask import Flask
 
 from tests.tokens import (
     CLAIMS, EXPIRED, INVALID, ISSUER, NOW, USER, Members, ask, dump, forge, me_app, merge, refusal, whole
 )
+
+pytestmark = pytest.mark.usefixtures("frozen")
 
 AUDIENCE = "https://api.example.com"
 LEEWAY = 30
@@ -71,13 +71,6 @@ BOTH = [
     *[pytest.param({}, {name: value}, id=f"{name}-{value!r:.40}") for name, values in WRONG[1:] for value in values],
     *[pytest.param(members, {}, id=str(members)) for members in HEADERS],
 ]
-
-
-@pytest.fixture(autouse=True)
-def frozen() -> Iterator[None]:
-    """Time stands still."""
-    with time_machine.travel(NOW, tick=False):
-        yield
 
 
 @pytest.fixture

@@ -1,15 +1,15 @@
 """Forged and misused tokens: a header that asks for something else, and parts that are no JSON object."""
 
 import json
-from collections.abc import Iterator
 
 import pytest
-import time_machine
 from flask import Flask
 
 from tests.tokens import CLAIMS, HEADER, INVALID, NOW, USER, Members, ask, b64, dump, forge, me_app, refusal, whole
 
 _, PAYLOAD, SIGNATURE = forge().split(".")
+pytestmark = pytest.mark.usefixtures("frozen")
+
 NONE = ["none", "None", "NONE", "nOnE", "none ", "", "null", "NoNe\0"]
 
 HEADERS = [
@@ -60,13 +60,6 @@ TEXTS = {
 }
 
 ENCODINGS = ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "latin-1"]
-
-
-@pytest.fixture(autouse=True)
-def frozen() -> Iterator[None]:
-    """Time stands still."""
-    with time_machine.travel(NOW, tick=False):
-        yield
 
 
 @pytest.fixture

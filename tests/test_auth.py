@@ -1,9 +1,7 @@
 """Who is asking: what needs a token, what counts as one, and what g.user holds afterwards."""
 
-from collections.abc import Iterator
 
 import pytest
-import time_machine
 from flask import Flask
 from sqlalchemy import event
 
@@ -12,18 +10,13 @@ from tests.tokens import (
     CHALLENGE, EXPIRED, INVALID, ISSUER, ME, NO_TOKEN, NOW, USER, Members, ask, forge, me_app, refusal, whole
 )
 
+pytestmark = pytest.mark.usefixtures("frozen")
+
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "TRACE", "CONNECT", "PROPFIND", "get"]
 TASK = "/api/tasks/0f8fad5b-d9cb-469f-a165-70867728950e"
 UNDER = ["/api/tasks", "/api/tasks/", "/api/tasks//", TASK, f"{TASK}/", f"{TASK}/x", "/api/tasks/x", "/api/tasks/..",
          "/api/tasks?limit=0", "/api/tasks/%2e%2e/healthz", "/api/%74asks", "/api/tasks%2F", ME]
 OUTSIDE = {"/healthz": 200, "/api/tasksfoo": 404, "/api/tasksfoo/x": 404, "/api": 404, "/": 404, "/api/Tasks": 404}
-
-
-@pytest.fixture(autouse=True)
-def frozen() -> Iterator[None]:
-    """Time stands still."""
-    with time_machine.travel(NOW, tick=False):
-        yield
 
 
 @pytest.fixture

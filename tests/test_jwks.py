@@ -105,14 +105,6 @@ TAKEN: list[Members] = [
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """What the key set takes for the time."""
-    clock = Clock()
-    monkeypatch.setattr("taskapi.keys.monotonic", clock)
-    return clock
-
-
-@pytest.fixture
 def server(clock: Clock) -> Iterator[KeyServer]:
     """The issuer's endpoint, in good order at first."""
     with KeyServer(GOOD.jwk()) as server:

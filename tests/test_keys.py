@@ -19,14 +19,6 @@ HOUR = 3600.0
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """What the key set takes for the time."""
-    clock = Clock()
-    monkeypatch.setattr("taskapi.keys.monotonic", clock)
-    return clock
-
-
-@pytest.fixture
 def server(clock: Clock) -> Iterator[KeyServer]:
     """The issuer publishes one key."""
     with KeyServer(OLD.jwk()) as server:
