@@ -3,6 +3,7 @@
 import logging
 import os
 import runpy
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -50,13 +51,13 @@ class FairWorker(GeventWorker):
     """One request that waits, for a slow client or for the database, holds a greenlet and nobody else."""
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
-        """Serve one connection."""
-        super().handle(listener, FairSocket(fileno=client.detach()), addr)
+        """Serve one connection; one with TLS, which belongs to the proxy, as gevent has it."""
+        super().handle(listener, client if self.cfg.is_ssl else FairSocket(fileno=client.detach()), addr)
 
 
 def post_request(worker: Any, request: Any, environ: Any, response: Any) -> None:
     """Read away a little that the application left of a body; for more, the connection ends with the response."""
-    with gevent.Timeout(2, False):  # seconds
+    with suppress(Exception), gevent.Timeout(2, False):  # seconds; what is badly chunked can't be read to its end either
         if len(request.body.read(64 * 1024 + 1)) <= 64 * 1024:
             return
     request.force_close()

@@ -152,14 +152,20 @@ def drain(client: socket.socket) -> None:
 
 
 def test_refused_request_is_not_logged(server: Server) -> None:
-    """What gunicorn itself refuses may hold a token in the wrong place."""
-    with socket.create_connection(("127.0.0.1", server.port)) as client:
-        client.sendall(f"GET /api/tasks HTTP/1.1\r\nAuthorization {BEARER}\r\n\r\n".encode())
-        drain(client)
+    """What gunicorn itself refuses may hold a token in the wrong place, or the body of a task."""
+    requests = [
+        f"GET /api/tasks HTTP/1.1\r\nAuthorization {BEARER}\r\n\r\n".encode(),
+        b"POST /nope HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nWater the plants\r\n",
+        b"POST /api/tasks HTTP/1.1\r\n" + FIELDS + b"Transfer-Encoding: chunked\r\n\r\nWater the plants\r\n",
+    ]
+    for request in requests:
+        with socket.create_connection(("127.0.0.1", server.port)) as client:
+            client.sendall(request)
+            drain(client)
 
     log = server.stderr.read_text() + server.stdout.read_text()
     assert "Invalid request from ip=127.0.0.1" in log
-    assert BEARER not in log
+    assert [] == [secret for secret in (BEARER, "Water", "Traceback") if secret in log]
 
 
 def test_silent_clients_hold_up_nobody(server: Server) -> None:
