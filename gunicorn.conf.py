@@ -57,7 +57,7 @@ class FairWorker(GeventWorker):
 
 def post_request(worker: Any, request: Any, environ: Any, response: Any) -> None:
     """Read away a little that the application left of a body; for more, the connection ends with the response."""
-    with suppress(Exception), gevent.Timeout(2, False):  # seconds; what is badly chunked can't be read to its end either
+    with suppress(Exception), gevent.Timeout(2, False):  # seconds; a body badly chunked has no end
         if len(request.body.read(64 * 1024 + 1)) <= 64 * 1024:
             return
     request.force_close()

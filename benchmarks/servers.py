@@ -90,7 +90,7 @@ def migrate(url: str) -> None:
 
 
 @contextmanager
-def service(name: str, database_url: str, path: Path) -> Iterator[Service]:
+def service(name: str, database_url: str, path: Path, **settings: str) -> Iterator[Service]:
     """Start one of COMMANDS in a session of its own, out of reach of Ctrl-C; its output goes to a file in path."""
     log = path / f"{name.replace(' ', '-')}.log"
     program, *arguments = COMMANDS[name]
@@ -98,7 +98,7 @@ def service(name: str, database_url: str, path: Path) -> Iterator[Service]:
         process = subprocess.Popen(
             [str(SCRIPTS / program), *arguments],
             cwd=ROOT,
-            env=_environment(database_url),
+            env=_environment(database_url) | settings,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
