@@ -170,6 +170,36 @@ def test_body_cut_short_answers_400(ana: Person, method: str, is_terminated: boo
     assert_untouched(ana)
 
 
+class Broken(BytesIO):
+    """A connection that breaks, or whose chunks the server can't make out."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Raise what a socket would."""
+        raise ConnectionResetError
+
+    readinto = read  # type: ignore[assignment]
+
+
+@ON_ONE_DATABASE
+@METHODS
+@pytest.mark.parametrize("is_terminated", [True, False], ids=["as gunicorn reads", "as flask run does"])
+def test_body_that_breaks_off_answers_400(ana: Person, method: str, is_terminated: bool) -> None:
+    """Whoever sent it may be gone; it is no fault of ours, and no line in the log of those."""
+    overrides = {"CONTENT_LENGTH": str(len(TASK)), "wsgi.input_terminated": is_terminated}
+    if is_terminated:
+        del overrides["CONTENT_LENGTH"]
+    response = ana.call(
+        method,
+        path_for(ana, method),
+        input_stream=Broken(),
+        content_type="application/json",
+        environ_overrides=overrides,
+    )
+
+    assert (response.status_code, response.json) == NO_OBJECT
+    assert_untouched(ana)
+
+
 @METHODS
 @pytest.mark.parametrize(
     "content_type",
