@@ -17,7 +17,7 @@ HERE = Path(__file__).parent
 # The workers inherit the environment of this process.
 load_dotenv(HERE / ".env")
 # A setting that can't be right stops the master, before any worker is forked. By path and not by import: that would
-# bring in ssl before gevent patches it, and keep the code that a SIGHUP is to renew.
+# keep the code that a SIGHUP is to renew, and have the workers inherit what gevent has yet to patch.
 runpy.run_path(str(HERE / "taskapi" / "config.py"))["load"](os.environ)
 
 bind = "127.0.0.1:8000"  # a proxy with TLS stands in front

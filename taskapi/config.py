@@ -1,7 +1,6 @@
 """The environment, read and checked once.
 
-gunicorn.conf.py runs this file by its path, before gevent has patched anything: it imports nothing
-of taskapi, and nothing that brings in ssl.
+gunicorn.conf.py runs this file by its path, in the master: it imports nothing of taskapi.
 """
 
 import re
