@@ -48,8 +48,9 @@ class SharedSecret:
 class KeySet:
     """The public keys at a URL (RFC 7517 section 5).
 
-    A request whose key is known never waits for a fetch; one whose key is not joins the fetch under way, or begins one
-    if the last was long enough ago. Nothing is fetched before the first token. PyJWT's own PyJWKClient keeps everybody
+    A request whose key is known waits for no fetch, but where nobody has asked for the keys for a day; one whose key is
+    not joins the fetch under way, or begins one if the last was long enough ago. Nothing is fetched before the first
+    token. PyJWT's own PyJWKClient keeps everybody
     waiting while it fetches, and forgets the keys that it has when the endpoint is down.
     """
 
