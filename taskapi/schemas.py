@@ -1,13 +1,12 @@
 """What a task and a list query may look like."""
 
 import re
-import unicodedata
 from collections.abc import Mapping
 from typing import Any
 from uuid import uuid4
 
 from marshmallow import Schema, ValidationError, fields, pre_load, validates_schema
-from marshmallow.validate import Length, OneOf, Range
+from marshmallow.validate import Length, OneOf, Range, Regexp
 
 MAX_TITLE = 200  # code points
 MAX_DESCRIPTION = 2000  # code points
@@ -17,26 +16,29 @@ DEFAULT_LIMIT = 50
 SORTS = ("created_at", "updated_at", "title")
 
 UUID_FORM = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # Unicode's category Cc, whole
-_CONTROL_IN_TEXT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")  # the same but for tab, LF, CR
-_BIDI_OVERRIDE = re.compile("[\u202d\u202e]")
 
-
-def _one_line(title: str) -> None:
-    if _CONTROL.search(title):
-        raise ValidationError("Must be one line, without control characters.")
-    if _BIDI_OVERRIDE.search(title):
-        raise ValidationError("Must not override the direction of text (U+202D, U+202E).")
-
-
-def _visible(title: str) -> None:
-    if all(char.isspace() or unicodedata.category(char) == "Cf" for char in title):
-        raise ValidationError("Must have a character that can be seen.")
-
-
-def _text(text: str) -> None:
-    if _CONTROL_IN_TEXT.search(text):
-        raise ValidationError("Must not have control characters other than tab, LF and CR.")
+# What follows is written without classes such as \s, whose meaning differs between Python and ECMA-262: the API's
+# description gives these patterns to clients. None of them can be made to backtrack.
+_CONTROL = r"\x00-\x1f\x7f-\x9f"  # Unicode's category Cc, whole
+_CONTROL_SPACE = r"\t-\r\x1c-\x1f\x85"  # those of them that Python's strip() takes for whitespace
+_SPACE = r" \xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"  # the rest of that
+_OVERRIDE = r"\u202d\u202e"
+_FORMAT = (  # category Cf of Unicode 16, but for the overrides
+    r"\xad\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u180e\u200b-\u200f\u202a-\u202c\u2060-\u2064\u2066-\u206f"
+    r"\ufeff\ufff9-\ufffb"
+    # Beyond the BMP there is no escape that both know.
+    "\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0001\U000e0020-\U000e007f"
+)
+_ONE_LINE = Regexp(
+    f"^[{_CONTROL_SPACE}{_SPACE}]*"  # trimmed away, as at the end
+    f"(?:[{_FORMAT}][{_FORMAT}{_SPACE}]*)?[^{_CONTROL}{_OVERRIDE}{_FORMAT}{_SPACE}]"
+    f"[^{_CONTROL}{_OVERRIDE}]*(?:[{_CONTROL_SPACE}][{_CONTROL_SPACE}{_SPACE}]*)?$",
+    error="Must be one line with a character that can be seen, and without U+202D or U+202E.",
+)
+_TEXT = Regexp(
+    r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]*$",  # all of Cc but tab, LF and CR
+    error="Must not have control characters other than tab, LF and CR.",
+)
 
 
 class UuidText(fields.String):
@@ -81,13 +83,22 @@ class TaskSchema(Schema):
     are those of a task in an answer, too; what they hold there needs no schema, as it comes from the database.
     """
 
-    id = UuidText(load_default=lambda: str(uuid4()))
-    user_id = UuidText(dump_only=True)
-    title = Trimmed(required=True, validate=[Length(min=1, max=MAX_TITLE), _one_line, _visible])
-    description = fields.String(load_default=None, allow_none=True, validate=[Length(max=MAX_DESCRIPTION), _text])
-    is_completed = JsonBoolean(load_default=False)
-    created_at = fields.AwareDateTime(dump_only=True)
-    updated_at = fields.AwareDateTime(dump_only=True)
+    id = UuidText(load_default=lambda: str(uuid4()), metadata={"format": "uuid"})
+    user_id = UuidText(dump_only=True, metadata={"format": "uuid", "description": "The owner."})
+    title = Trimmed(
+        required=True,
+        validate=[Length(min=1, max=MAX_TITLE), _ONE_LINE],
+        metadata={"description": "One line; whitespace around it is trimmed away before its characters are counted."},
+    )
+    description = fields.String(
+        load_default=None,
+        allow_none=True,
+        validate=[Length(max=MAX_DESCRIPTION), _TEXT],
+        metadata={"description": "Kept as it is; null when not given."},
+    )
+    is_completed = JsonBoolean(load_default=False, metadata={"description": "False when not given."})
+    created_at = fields.AwareDateTime(dump_only=True, metadata={"description": "UTC, in microseconds."})
+    updated_at = fields.AwareDateTime(dump_only=True, metadata={"description": "UTC, in microseconds; the version."})
 
     @pre_load
     def ignore_read_only(self, data: Mapping[str, Any], **kwargs: Any) -> dict[str, Any]:
@@ -104,13 +115,22 @@ class TaskSchema(Schema):
 class ListSchema(Schema):
     """The parameters of a list, all of them text."""
 
-    is_completed = fields.Boolean(truthy={"true"}, falsy={"false"})
-    q = fields.String(validate=[Length(min=1, max=MAX_Q), _text])
-    sort = fields.String(
-        load_default="-created_at", validate=OneOf([*SORTS, *(f"-{sort}" for sort in SORTS)])
+    is_completed = fields.Boolean(truthy={"true"}, falsy={"false"}, metadata={"description": "Only such tasks."})
+    q = fields.String(
+        validate=[Length(min=1, max=MAX_Q), _TEXT],
+        metadata={"description": "Only tasks whose title or description contains it, whatever the case."},
     )
-    limit = Digits(load_default=DEFAULT_LIMIT, validate=Range(min=1, max=MAX_LIMIT))
-    cursor = fields.String()
+    sort = fields.String(
+        load_default="-created_at",
+        validate=OneOf([*SORTS, *(f"-{sort}" for sort in SORTS)]),
+        metadata={"description": "The order; - means descending. Ties go by id, in the same direction."},
+    )
+    limit = Digits(
+        load_default=DEFAULT_LIMIT,
+        validate=Range(min=1, max=MAX_LIMIT),
+        metadata={"description": "How many tasks at most."},
+    )
+    cursor = fields.String(metadata={"description": "Where to go on: from the Link header of a page of this list."})
 
 
 CREATE = TaskSchema()
