@@ -9,7 +9,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from taskapi.database import MIGRATIONS, run
-from taskapi.errors import ApiError, is_unavailable
+from taskapi.errors import RETRY_AFTER, ApiError, is_unavailable
 
 bp = Blueprint("health", __name__)
 
@@ -33,7 +33,8 @@ def readyz() -> Response:
             raise
         revisions = []  # not even the table is there
     if revisions != [_head()]:
-        raise ApiError(503, "DATABASE_ERROR", "The database's schema is not current.")
+        message, headers = "The database's schema is not current.", {"Retry-After": RETRY_AFTER}
+        raise ApiError(503, "DATABASE_ERROR", message, headers=headers)
     return jsonify({"status": "ok"})
 
 

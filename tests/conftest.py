@@ -16,6 +16,7 @@ from flask_migrate import upgrade
 
 from taskapi import create_app
 from taskapi.database import db
+from tests.described import DescribedClient
 from tests.keyserver import Clock
 from tests.people import SECRET, Person
 from tests.tokens import NOW
@@ -107,6 +108,7 @@ def make_app(database_url: str) -> Iterator[Callable[..., Flask]]:
 
     def make(**settings: str) -> Flask:
         app = create_app({"DATABASE_URL": database_url, "JWT_SECRET": SECRET, **settings})
+        app.test_client_class = DescribedClient
         apps.append(app)
         return app
 

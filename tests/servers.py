@@ -19,6 +19,8 @@ from threading import Thread
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
+from tests import described
+
 PROJECT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
 PATIENCE = 20.0  # seconds until something that should come counts as missing
@@ -64,7 +66,9 @@ class Server(NamedTuple):
         with closing(HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)) as connection:
             connection.request(method, path, json.dumps(body) if body else None, given)
             response = connection.getresponse()
-            return response.status, json.load(response)
+            answer = response.read()
+            described.check(method, urlsplit(path).path, response.status, response.headers, answer)
+            return response.status, json.loads(answer)
 
     def send(self, raw: bytes) -> tuple[int, Any]:
         """Send the bytes and no more, and return status and JSON."""
