@@ -16,9 +16,13 @@ HERE = Path(__file__).parent
 
 # The workers inherit the environment of this process.
 load_dotenv(HERE / ".env")
-# A setting that can't be right stops the master, before any worker is forked. By path and not by import: that would
-# keep the code that a SIGHUP is to renew, and have the workers inherit what gevent has yet to patch.
-runpy.run_path(str(HERE / "taskapi" / "config.py"))["load"](os.environ)
+# By path and not by import: that would keep the code that a SIGHUP is to renew, and have the workers inherit what
+# gevent has yet to patch.
+load = runpy.run_path(str(HERE / "taskapi" / "config.py"))["load"]
+make_formatter = runpy.run_path(str(HERE / "taskapi" / "logformat.py"))["make_formatter"]
+
+# A setting that can't be right stops the master, before any worker is forked.
+settings = load(os.environ)
 
 bind = "127.0.0.1:8000"  # a proxy with TLS stands in front
 
@@ -64,13 +68,29 @@ def post_request(worker: Any, request: Any, environ: Any, response: Any) -> None
 
 
 def without_request(record: logging.LogRecord) -> bool:
-    """Say that a request was refused, but not what was in it: a token, if its header was misspelt."""
+    """Say that a request went wrong, but not what was in it: a query, or a token if its header was misspelt."""
     if record.msg.startswith("Invalid request from ip="):
         record.msg = record.msg.partition(": ")[0]
+    elif record.msg.startswith("Error handling request"):
+        record.msg, record.args = "Error handling request", ()
     return True
 
 
-logging.getLogger("gunicorn.error").addFilter(without_request)
+# gunicorn's own lines look like the service's. Its access log stays off, as each request has a line already.
+logconfig_dict = {
+    "root": {},
+    "formatters": {"line": {"()": make_formatter}},
+    "filters": {"without_request": {"()": lambda: without_request}},
+    "handlers": {"stdout": {"class": "logging.StreamHandler", "stream": "ext://sys.stdout", "formatter": "line"}},
+    "loggers": {
+        "gunicorn.error": {
+            "level": settings["LOG_LEVEL"],
+            "handlers": ["stdout"],
+            "filters": ["without_request"],
+            "propagate": False,
+        }
+    },
+}
 
 worker_class = FairWorker
 # CPU is the limit, so a worker per core; each has a pool of 10 database connections.

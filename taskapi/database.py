@@ -72,6 +72,7 @@ def run(statement: Executable, **parameters: Any) -> Answer:
     """
     repeated = False
     while True:
+        g.statements = g.get("statements", 0) + 1
         try:
             with db.engines[AUTOCOMMIT].connect() as connection:
                 result = connection.execute(statement, parameters)

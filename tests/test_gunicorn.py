@@ -56,7 +56,7 @@ def test_it_serves_until_it_is_told_to_stop(server: Server, tmp_path: Path) -> N
     server.process.terminate()
 
     assert server.process.wait(PATIENCE) == 0
-    assert "FairWorker" in server.stderr.read_text()
+    assert "FairWorker" in server.stdout.read_text()
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", server.port)).close()
     made = {path.name for path in tmp_path.rglob("*") if not path.is_symlink()}
@@ -219,9 +219,9 @@ def test_reload_keeps_serving(server: Server) -> None:
     os.kill(server.process.pid, signal.SIGHUP)
 
     deadline = time.monotonic() + PATIENCE
-    while server.stderr.read_text().count("Worker exiting") < 1:
+    while server.stdout.read_text().count("Worker exiting") < 1:
         assert server.fetch("GET", "/readyz") == (200, {"status": "ok"})
         assert time.monotonic() < deadline
 
     assert server.fetch("POST", "/api/tasks", {"title": "Water the plants"}, Authorization=BEARER)[0] == 201
-    assert server.stderr.read_text().count("Booting worker") == 2
+    assert server.stdout.read_text().count("Booting worker") == 2
