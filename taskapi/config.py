@@ -56,6 +56,7 @@ def load(environ: Mapping[str, str]) -> dict[str, Any]:
         "JWT_AUDIENCE": given.get("JWT_AUDIENCE"),
         "JWT_LEEWAY": _seconds("JWT_LEEWAY", given.get("JWT_LEEWAY", "30")),
         "FRONTEND_ORIGINS": _origins(given.get("FRONTEND_URL", "http://localhost:3000")),
+        "METRICS": _is_on("METRICS", given.get("METRICS", "0")),
         "LOG_LEVEL": _log_level(given.get("LOG_LEVEL", "INFO")),
     }
 
@@ -140,6 +141,12 @@ def _is_url(text: str, form: re.Pattern[str]) -> bool:
         return form.fullmatch(text) is not None and urlsplit(text).port != 0
     except ValueError:  # a port above 65535
         return False
+
+
+def _is_on(name: str, value: str) -> bool:
+    if value not in ("0", "1"):
+        raise SettingsError(name, "must be 1 or 0")
+    return value == "1"
 
 
 def _log_level(value: str) -> str:

@@ -72,7 +72,7 @@ def _end(response: Response) -> Response:
 
 
 def _level(status: int) -> int:
-    if request.blueprint == "health":  # asked every second, and the answer says what is wrong
+    if request.blueprint in ("health", "metrics"):  # asked every second, and the answer says what is wrong
         return logging.DEBUG
     if status < HTTPStatus.INTERNAL_SERVER_ERROR:
         return logging.INFO
