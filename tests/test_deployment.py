@@ -52,7 +52,7 @@ def image(tmp_path: Path) -> Image:
     """What the Containerfile makes of this project; pip finds all that it is to install, and installs nothing."""
     output, last = "", {}
     environment = {"PATH": f"{BIN}:{os.environ['PATH']}", "PIP_DRY_RUN": "1", "PIP_NO_INDEX": "1"}
-    for line in (DOCS / "Containerfile").read_text().splitlines():
+    for line in (DOCS / "Containerfile").read_text().replace("\\\n", "").splitlines():
         word, _, rest = line.partition(" ")
         if word == "COPY":
             *sources, target = rest.split()
