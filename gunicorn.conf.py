@@ -64,8 +64,8 @@ class FairWorker(GeventWorker):
         signal.signal(signal.SIGUSR2, self.drain)
 
     def drain(self, *_: Any) -> None:
-        """Have /readyz say that the end is near; a worker that has not loaded the service answers nobody yet."""
-        if self.wsgi is not None:
+        """Have /readyz say that the end is near; before it has loaded the service, a worker answers nobody."""
+        with suppress(AttributeError):
             self.wsgi.config["DRAINING"] = True
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
