@@ -34,7 +34,8 @@ def readyz() -> Response:
         if is_unavailable(error):
             raise
         revisions = []  # not even the table is there
-    if revisions != [_head()]:
+    # The next one too: an upgrade comes before the code that it is for, and must not take what serves out of service.
+    if revisions not in ([_head()], [f"{int(_head()) + 1:04}"]):
         raise _unready("DATABASE_ERROR", "The database's schema is not current.")
     return jsonify({"status": "ok"})
 
@@ -44,5 +45,6 @@ def _unready(code: Code, message: str) -> ApiError:
 
 
 @cache
-def _head() -> str | None:
-    return ScriptDirectory(str(MIGRATIONS)).get_current_head()
+def _head() -> str:
+    """Return the newest revision of this code; revisions are numbers of four digits."""
+    return ScriptDirectory(str(MIGRATIONS)).get_current_head() or ""
