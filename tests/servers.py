@@ -16,8 +16,10 @@ from http.client import HTTPConnection
 from pathlib import Path
 from socketserver import BaseRequestHandler, ThreadingTCPServer
 from threading import Thread
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 from urllib.parse import parse_qs, urlsplit
+
+import pytest
 
 from tests import described
 
@@ -25,6 +27,18 @@ PROJECT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
 PATIENCE = 20.0  # seconds until something that should come counts as missing
 LISTENS = re.compile(r"(?:Running on|Listening at:) http://127\.0\.0\.1:([0-9]+)")
+
+
+def absent(reason: str) -> NoReturn:
+    """Skip a test for want of what this machine has not; fail it where CI is set, so that nobody counts on a skip."""
+    if os.environ.get("CI"):
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
+
+
+def require(program: str) -> str:
+    """Return the path of a program that does not come from PyPI, or end the test as absent does."""
+    return shutil.which(program) or absent(f"{program} is not installed")
 
 
 def copy_project(folder: Path) -> Path:
