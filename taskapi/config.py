@@ -23,6 +23,7 @@ MIN_SECRET_BYTES = 32
 ALGORITHMS = ("RS256", "ES256", "EdDSA")
 
 _TRUE = {"1", "t", "true", "y", "yes", "on"}  # what the flask command takes; Flask itself takes "off" too
+_FALSE = {"0", "f", "false", "n", "no", "off"}
 _LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 # RFC 6454 section 6.2: what a browser puts into Origin, lower case and without a path.
@@ -144,9 +145,9 @@ def _is_url(text: str, form: re.Pattern[str]) -> bool:
 
 
 def _is_on(name: str, value: str) -> bool:
-    if value not in ("0", "1"):
+    if value.lower() not in _TRUE | _FALSE:
         raise SettingsError(name, "must be 1 or 0")
-    return value == "1"
+    return value.lower() in _TRUE
 
 
 def _log_level(value: str) -> str:
