@@ -8,11 +8,13 @@ import signal
 import tempfile
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import gevent
 from dotenv import load_dotenv
+from gevent.server import StreamServer
 from gevent.socket import socket
 from gunicorn.workers.ggevent import GeventWorker
 
@@ -55,6 +57,19 @@ class FairSocket(socket):
         self.settimeout(keepalive + 5)
 
 
+class Door(StreamServer):
+    """Takes connections in, and before it closes those too that the kernel has taken already: it would reset them."""
+
+    def close(self) -> None:
+        """Take in the last ones, each as far as gunicorn's question for this door's address, and close."""
+        self.stop_accepting()
+        gevent.sleep(0)
+        while not self.closed and (accepted := self.do_read()):
+            self.do_handle(*accepted)
+            gevent.sleep(0)
+        super().close()
+
+
 class FairWorker(GeventWorker):
     """One request that waits, for a slow client or for the database, holds a greenlet and nobody else."""
 
@@ -67,6 +82,12 @@ class FairWorker(GeventWorker):
         """Have /readyz say that the end is near; before it has loaded the service, a worker answers nobody."""
         with suppress(AttributeError):
             self.wsgi.config["DRAINING"] = True
+
+    def server_class(self, listener: Any, spawn: Any, **others: Any) -> Door:
+        """Make the door; several workers take turns at it."""
+        door = Door(listener, handle=partial(self.handle, listener), spawn=spawn)
+        door.max_accept = 1 if self.cfg.workers > 1 else door.max_accept
+        return door
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
         """Serve one connection; one with TLS, which belongs to the proxy, as gevent has it."""
@@ -84,12 +105,6 @@ def when_ready(server: Any) -> None:
         stop(graceful)
 
     server.stop = drain_and_stop
-
-
-def pre_request(worker: Any, request: Any) -> None:
-    """While draining, send every client elsewhere: its connection ends with the response."""
-    if worker.wsgi.config.get("DRAINING"):
-        request.force_close()
 
 
 def post_request(worker: Any, request: Any, environ: Any, response: Any) -> None:

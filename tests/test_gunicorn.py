@@ -231,7 +231,7 @@ def test_reload_keeps_serving(server: Server) -> None:
 
 
 def test_stop_is_announced(server: Server) -> None:
-    """/readyz turns 503 first, while everything is served, on connections that end; then the door closes."""
+    """/readyz turns 503 first, while all is served; then the door closes, and who is inside gets one last answer."""
     with closing(HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)) as kept:
         kept.request("GET", "/healthz")
         kept.getresponse().read()
@@ -239,12 +239,16 @@ def test_stop_is_announced(server: Server) -> None:
         deadline = time.monotonic() + PATIENCE
         while (ready := server.fetch("GET", "/readyz")) == (200, {"status": "ok"}):
             assert time.monotonic() < deadline
+        created, _ = server.fetch("POST", "/api/tasks", {"title": "Water the plants"}, Authorization=BEARER)
+        with pytest.raises(ConnectionError):
+            while time.monotonic() < deadline:
+                server.fetch("GET", "/healthz")
         kept.request("GET", "/healthz")
         last = kept.getresponse()
 
         assert (last.status, last.getheader("Connection")) == (200, "close")
     assert ready == (503, {"error": "This process is about to stop.", "code": "INTERNAL_ERROR"})
-    assert server.fetch("POST", "/api/tasks", {"title": "Water the plants"}, Authorization=BEARER)[0] == 201
+    assert created == 201
     assert server.process.wait(PATIENCE) == 0
 
 
