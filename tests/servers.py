@@ -19,6 +19,8 @@ from threading import Thread
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
+import pytest
+
 from tests import described
 
 PROJECT = Path(__file__).parent.parent
@@ -38,6 +40,14 @@ def copy_project(folder: Path) -> Path:
 def environment(settings: Mapping[str, str]) -> dict[str, str]:
     """Return an environment with these settings, one gunicorn worker, and nothing of the developer's shell."""
     return {"PATH": os.environ["PATH"], "WEB_CONCURRENCY": "1", "PYTHONDONTWRITEBYTECODE": "1", **settings}
+
+
+def require(program: str) -> str:
+    """Return where a program is; without it the test is skipped, but fails in CI, which promises to have it."""
+    path = shutil.which(program)
+    if path is None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"{program} is not installed")
+    return path
 
 
 def run(*command: str, cwd: Path, **settings: str) -> subprocess.CompletedProcess[str]:
