@@ -145,13 +145,19 @@ class Stage(NamedTuple):
         return [f"{line['method']} {line['status']}" for line in lines if "method" in line]
 
 
-@pytest.fixture(scope="module")
-def stage(sqlite_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    """One for the module, as it takes seconds to set up; each test has its own users."""
-    folder = tmp_path_factory.mktemp("stage")
+@contextmanager
+def open_stage(folder: Path, sqlite_file: Path) -> Iterator[Stage]:
+    """All three, with an empty SQLite database in the folder."""
     url = f"sqlite:///{shutil.copy(sqlite_file, folder / 'taskapi.sqlite3')}"
     with chromium() as browser, front_end() as home, service(folder, url, home) as server:
         yield Stage(browser, home, server)
+
+
+@pytest.fixture(scope="module")
+def stage(sqlite_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """One for the module, as it takes seconds to set up; each test has its own users."""
+    with open_stage(tmp_path_factory.mktemp("stage"), sqlite_file) as stage:
+        yield stage
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,6 @@
 """The JavaScript in README.md: it runs as it stands there, in a page of another origin, and does what is said of it."""
 
 import re
-import shutil
 from collections.abc import Iterator
 from contextlib import closing
 from http.client import HTTPConnection
@@ -14,7 +13,7 @@ from playwright.sync_api import Page
 
 from tests.people import make_token
 from tests.servers import PATIENCE, PROJECT, closed_port
-from tests.test_browser import ID, Stage, chromium, front_end, listening, service
+from tests.test_browser import ID, Stage, listening, open_stage, service
 
 SECTION = re.search("^## For the front end$(.*?)^## ", (PROJECT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
 SNIPPETS = re.findall("^```js\n(.*?)^```$", SECTION[1] if SECTION else "", re.DOTALL | re.MULTILINE)
@@ -94,10 +93,8 @@ class Tab:
 @pytest.fixture(scope="module")
 def stage(sqlite_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     """One for the module, as it takes seconds to set up; each test has its own user."""
-    folder = tmp_path_factory.mktemp("stage")
-    url = f"sqlite:///{shutil.copy(sqlite_file, folder / 'taskapi.sqlite3')}"
-    with chromium() as browser, front_end() as home, service(folder, url, home) as server:
-        yield Stage(browser, home, server)
+    with open_stage(tmp_path_factory.mktemp("stage"), sqlite_file) as stage:
+        yield stage
 
 
 @pytest.fixture
@@ -112,7 +109,9 @@ def tab(stage: Stage) -> Iterator[Tab]:
 
 def test_section_is_short() -> None:
     """What one copies, one reads first."""
-    assert 0 < sum(len(snippet.split("\n")) - snippet.count("\n\n") - 1 for snippet in SNIPPETS) <= 60
+    lines = [line for line in "".join(SNIPPETS).splitlines() if line]
+
+    assert 0 < len(lines) <= 60
 
 
 def test_errors_can_be_told_apart(tab: Tab) -> None:
@@ -180,6 +179,15 @@ def test_create_whose_answer_is_lost_happens_once(tab: Tab, share: float) -> Non
 
     assert [[task["id"], task] for task in tab.stored()] == seen["later"]
     assert (len(seen["later"]), seen["failure"], tab.relay.creates) == (1, None, 2)
+
+
+def test_create_makes_its_own_id_once(tab: Tab) -> None:
+    """Whoever gives none is safe, too."""
+    tab.relay.faults.append(Fault(tab.relay.whole.port, 0))
+
+    task = tab.run("() => createTask({ title: 'Water the plants' })")
+
+    assert (tab.stored(), tab.relay.creates) == ([task], 2)
 
 
 def test_create_waits_for_the_database(stage: Stage, tab: Tab, tmp_path: Path) -> None:
