@@ -3,6 +3,10 @@
 import logging
 import os
 import runpy
+import shutil
+import signal
+import tempfile
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,9 +20,13 @@ HERE = Path(__file__).parent
 
 # The workers inherit the environment of this process.
 load_dotenv(HERE / ".env")
-# A setting that can't be right stops the master, before any worker is forked. By path and not by import: that would
-# keep the code that a SIGHUP is to renew, and have the workers inherit what gevent has yet to patch.
-runpy.run_path(str(HERE / "taskapi" / "config.py"))["load"](os.environ)
+# By path and not by import: that would keep the code that a SIGHUP is to renew, and have the workers inherit what
+# gevent has yet to patch.
+load = runpy.run_path(str(HERE / "taskapi" / "config.py"))["load"]
+make_formatter = runpy.run_path(str(HERE / "taskapi" / "logformat.py"))["make_formatter"]
+
+# A setting that can't be right stops the master, before any worker is forked.
+settings = load(os.environ)
 
 bind = "127.0.0.1:8000"  # a proxy with TLS stands in front
 
@@ -50,9 +58,38 @@ class FairSocket(socket):
 class FairWorker(GeventWorker):
     """One request that waits, for a slow client or for the database, holds a greenlet and nobody else."""
 
+    def init_signals(self) -> None:
+        """Take SIGUSR2, too."""
+        super().init_signals()
+        signal.signal(signal.SIGUSR2, self.drain)
+
+    def drain(self, *_: Any) -> None:
+        """Have /readyz say that the end is near; before it has loaded the service, a worker answers nobody."""
+        with suppress(AttributeError):
+            self.wsgi.config["DRAINING"] = True
+
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
         """Serve one connection; one with TLS, which belongs to the proxy, as gevent has it."""
         super().handle(listener, client if self.cfg.is_ssl else FairSocket(fileno=client.detach()), addr)
+
+
+def when_ready(server: Any) -> None:
+    """Put a time of draining before the stop; gunicorn has no hook there. A reload, or a SIGINT, has none."""
+    stop = server.stop
+
+    def drain_and_stop(graceful: bool = True) -> None:
+        if graceful and server.WORKERS:
+            server.kill_workers(signal.SIGUSR2)
+            time.sleep(DRAIN)
+        stop(graceful)
+
+    server.stop = drain_and_stop
+
+
+def pre_request(worker: Any, request: Any) -> None:
+    """While draining, send every client elsewhere: its connection ends with the response."""
+    if worker.wsgi.config.get("DRAINING"):
+        request.force_close()
 
 
 def post_request(worker: Any, request: Any, environ: Any, response: Any) -> None:
@@ -63,14 +100,53 @@ def post_request(worker: Any, request: Any, environ: Any, response: Any) -> None
     request.force_close()
 
 
+METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # where the workers' counts meet; prometheus_client's own name
+
+
+def on_starting(server: Any) -> None:
+    """Make a folder for the counts, unless there is one."""
+    if settings["METRICS"] and METRICS_FOLDER not in os.environ:
+        os.environ[METRICS_FOLDER] = tempfile.mkdtemp(prefix="taskapi-")
+
+
+def child_exit(server: Any, worker: Any) -> None:
+    """Forget what a worker had in use."""
+    if settings["METRICS"]:
+        from prometheus_client.multiprocess import mark_process_dead
+
+        mark_process_dead(worker.pid)
+
+
+def on_exit(server: Any) -> None:
+    """Remove the counts, unless another master has taken over (SIGUSR2 to this one)."""
+    if settings["METRICS"] and not server.reexec_pid:
+        shutil.rmtree(os.environ[METRICS_FOLDER], ignore_errors=True)
+
+
 def without_request(record: logging.LogRecord) -> bool:
-    """Say that a request was refused, but not what was in it: a token, if its header was misspelt."""
+    """Say that a request went wrong, but not what was in it: a query, or a token if its header was misspelt."""
     if record.msg.startswith("Invalid request from ip="):
         record.msg = record.msg.partition(": ")[0]
+    elif record.msg.startswith("Error handling request"):
+        record.msg, record.args = "Error handling request", ()
     return True
 
 
-logging.getLogger("gunicorn.error").addFilter(without_request)
+# gunicorn's own lines look like the service's. Its access log stays off, as each request has a line already.
+logconfig_dict = {
+    "root": {},
+    "formatters": {"line": {"()": make_formatter}},
+    "filters": {"without_request": {"()": lambda: without_request}},
+    "handlers": {"stdout": {"class": "logging.StreamHandler", "stream": "ext://sys.stdout", "formatter": "line"}},
+    "loggers": {
+        "gunicorn.error": {
+            "level": settings["LOG_LEVEL"],
+            "handlers": ["stdout"],
+            "filters": ["without_request"],
+            "propagate": False,
+        }
+    },
+}
 
 worker_class = FairWorker
 # CPU is the limit, so a worker per core; each has a pool of 10 database connections.
@@ -83,9 +159,13 @@ limit_request_fields = 50
 forwarder_headers = ""
 # Seconds without a sign of life until a worker is killed; a request that waits does not stop the signs.
 timeout = 30
+# Seconds between /readyz's first 503 and the door's closing: whoever asks every second knows by then.
+DRAIN = 2
 # Seconds that requests under way get at a stop. None takes longer than 10: 2 for a connection and 4.5 for the database
 # (database.py), 3 for a key set (jwks.py).
 graceful_timeout = 15
 
+# Workers live as long as the master: their memory does not grow (python -m benchmarks memory).
+max_requests = 0
 # A local socket that takes commands, which nobody here needs.
 control_socket_disable = True

@@ -11,6 +11,7 @@ import jwt
 from flask import Flask, current_app
 from sqlalchemy import insert, select
 
+from taskapi import people
 from taskapi.auth import NAMESPACE
 from taskapi.database import db
 from taskapi.models import Task, User
@@ -27,6 +28,7 @@ def init_app(app: Flask) -> None:
     """Add the commands."""
     app.cli.add_command(token)
     app.cli.add_command(seed)
+    app.cli.add_command(people.user)
     app.shell_context_processor(lambda: {"db": db, "User": User, "Task": Task})
 
 

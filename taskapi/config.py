@@ -23,6 +23,7 @@ MIN_SECRET_BYTES = 32
 ALGORITHMS = ("RS256", "ES256", "EdDSA")
 
 _TRUE = {"1", "t", "true", "y", "yes", "on"}  # what the flask command takes; Flask itself takes "off" too
+_FALSE = {"0", "f", "false", "n", "no", "off"}
 _LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 # RFC 6454 section 6.2: what a browser puts into Origin, lower case and without a path.
@@ -56,6 +57,7 @@ def load(environ: Mapping[str, str]) -> dict[str, Any]:
         "JWT_AUDIENCE": given.get("JWT_AUDIENCE"),
         "JWT_LEEWAY": _seconds("JWT_LEEWAY", given.get("JWT_LEEWAY", "30")),
         "FRONTEND_ORIGINS": _origins(given.get("FRONTEND_URL", "http://localhost:3000")),
+        "METRICS": _is_on("METRICS", given.get("METRICS", "0")),
         "LOG_LEVEL": _log_level(given.get("LOG_LEVEL", "INFO")),
     }
 
@@ -140,6 +142,12 @@ def _is_url(text: str, form: re.Pattern[str]) -> bool:
         return form.fullmatch(text) is not None and urlsplit(text).port != 0
     except ValueError:  # a port above 65535
         return False
+
+
+def _is_on(name: str, value: str) -> bool:
+    if value.lower() not in _TRUE | _FALSE:
+        raise SettingsError(name, "must be 1 or 0")
+    return value.lower() in _TRUE
 
 
 def _log_level(value: str) -> str:

@@ -72,6 +72,7 @@ def run(statement: Executable, **parameters: Any) -> Answer:
     """
     repeated = False
     while True:
+        g.statements = g.get("statements", 0) + 1
         try:
             with db.engines[AUTOCOMMIT].connect() as connection:
                 result = connection.execute(statement, parameters)
@@ -80,7 +81,7 @@ def run(statement: Executable, **parameters: Any) -> Answer:
             dead = error.connection_invalidated and not isinstance(error.orig, DeadlineExceeded)
             if repeated or not dead:
                 raise
-            repeated = True
+            repeated, g.retries = True, g.get("retries", 0) + 1
 
 
 def init_app(app: Flask) -> None:

@@ -2,11 +2,10 @@
 
 import sqlite3
 from collections.abc import Mapping
-from traceback import format_tb
 from typing import Any, Literal
 
 import psycopg2
-from flask import Flask, Response, current_app, jsonify
+from flask import Flask, Response, g, jsonify
 from marshmallow import ValidationError
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -99,15 +98,10 @@ def _validation(error: ValidationError) -> Response:
 
 
 def _database(error: SQLAlchemyError) -> Response:
-    """503 where waiting helps, else 500; the log gets no message that may quote a row."""
-    orig = getattr(error, "orig", None)
-    state = getattr(orig, "pgcode", None)
-    reason = f"{type(orig or error).__name__} {state or orig or ''}"
+    """503 where waiting helps, else 500."""
+    g.error = error  # for the log
     if is_unavailable(error):
-        current_app.logger.warning("database not available: %s", reason)
         return _answer(ApiError(503, "DATABASE_ERROR", headers={"Retry-After": RETRY_AFTER}))
-    stack = "".join(format_tb(error.__traceback__))
-    current_app.logger.error("database error: %s\n%s", reason, stack)
     return _answer(ApiError(500, "DATABASE_ERROR"))
 
 
@@ -124,5 +118,5 @@ def is_unavailable(error: SQLAlchemyError) -> bool:
 
 
 def _unexpected(error: Exception) -> Response:
-    current_app.logger.exception("unexpected error")
+    g.error = error
     return _answer(ApiError(500, "INTERNAL_ERROR"))

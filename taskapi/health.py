@@ -4,12 +4,12 @@ from functools import cache
 from time import monotonic
 
 from alembic.script import ScriptDirectory
-from flask import Blueprint, Response, g, jsonify
+from flask import Blueprint, Response, current_app, g, jsonify
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from taskapi.database import MIGRATIONS, run
-from taskapi.errors import RETRY_AFTER, ApiError, is_unavailable
+from taskapi.errors import RETRY_AFTER, ApiError, Code, is_unavailable
 
 bp = Blueprint("health", __name__)
 
@@ -24,7 +24,9 @@ def healthz() -> Response:
 
 @bp.get("/readyz")
 def readyz() -> Response:
-    """The database answers and has the schema of this code."""
+    """The database answers and has the schema of this code, and the process is not about to stop."""
+    if current_app.config.get("DRAINING"):  # gunicorn.conf.py says so
+        raise _unready("INTERNAL_ERROR", "This process is about to stop.")
     g.database_deadline = monotonic() + READY_LIMIT
     try:
         revisions = [row.version_num for row in run(text("SELECT version_num FROM alembic_version")).rows]
@@ -32,12 +34,17 @@ def readyz() -> Response:
         if is_unavailable(error):
             raise
         revisions = []  # not even the table is there
-    if revisions != [_head()]:
-        message, headers = "The database's schema is not current.", {"Retry-After": RETRY_AFTER}
-        raise ApiError(503, "DATABASE_ERROR", message, headers=headers)
+    # The next one too: an upgrade comes before the code that it is for, and must not take what serves out of service.
+    if revisions not in ([_head()], [f"{int(_head()) + 1:04}"]):
+        raise _unready("DATABASE_ERROR", "The database's schema is not current.")
     return jsonify({"status": "ok"})
 
 
+def _unready(code: Code, message: str) -> ApiError:
+    return ApiError(503, code, message, headers={"Retry-After": RETRY_AFTER})
+
+
 @cache
-def _head() -> str | None:
-    return ScriptDirectory(str(MIGRATIONS)).get_current_head()
+def _head() -> str:
+    """Return the newest revision of this code; revisions are numbers of four digits."""
+    return ScriptDirectory(str(MIGRATIONS)).get_current_head() or ""

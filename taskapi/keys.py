@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from threading import Lock, Thread, current_thread
-from time import monotonic
+from time import monotonic, time
 from typing import Any, Protocol
 
 import jwt
@@ -20,7 +20,9 @@ _logger = logging.getLogger(__name__)
 
 
 class Keys(Protocol):
-    """Whatever can tell a good signature."""
+    """Whatever can tell a good signature; loaded_at is the Unix time at which a key set was, or None."""
+
+    loaded_at: float | None
 
     def verify(self, header: Mapping[str, Any], signed: bytes, signature: bytes) -> bool:
         """Say whether the signature over signed is one of these keys'."""
@@ -35,6 +37,8 @@ def init_app(app: Flask) -> None:
 
 class SharedSecret:
     """The one key of HS256 (RFC 7518 section 3.2)."""
+
+    loaded_at: float | None = None
 
     def __init__(self, secret: str) -> None:
         self._algorithm = jwt.get_algorithm_by_name("HS256")
@@ -58,6 +62,7 @@ class KeySet:
         self._url = url
         self._algorithms = algorithms
         self._lock = Lock()  # guards what is below, and is never held while anybody waits
+        self.loaded_at: float | None = None
         self._keys: list[Key] = []
         self._failing_since: float | None = None
         self._begun = dict.fromkeys((FIRST, RENEWAL, UNKNOWN), -float("inf"))
@@ -122,7 +127,7 @@ class KeySet:
             self._fetch = None
             if keys:
                 self._keys, self._failing_since = keys, None
-                self._begun[RENEWAL] = monotonic()
+                self._begun[RENEWAL], self.loaded_at = monotonic(), time()
             elif self._failing_since is None:
                 self._failing_since = monotonic()
                 _logger.warning("no keys from %s: %s", self._url, failure)

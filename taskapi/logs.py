@@ -3,16 +3,17 @@
 import logging
 import re
 import sys
-import time
+from http import HTTPStatus
 from time import perf_counter
+from traceback import format_tb
 from uuid import uuid4
 
 from flask import Flask, Response, current_app, g, has_request_context, request
-from pythonjsonlogger.orjson import OrjsonFormatter
+from sqlalchemy.exc import DBAPIError
+
+from taskapi.logformat import make_formatter
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
-_FORMAT = "{asctime} {levelname} {request_id} {message}"
-_NAMES = {"asctime": "time", "levelname": "level"}
 
 
 def init_app(app: Flask) -> None:
@@ -20,14 +21,7 @@ def init_app(app: Flask) -> None:
     handler = logging.StreamHandler(sys.stdout)
     handler.name = __name__
     handler.addFilter(_add_request_id)
-    formatter: logging.Formatter = (
-        logging.Formatter(_FORMAT, style="{")
-        if app.debug
-        else OrjsonFormatter(_FORMAT, style="{", rename_fields=_NAMES)
-    )
-    formatter.converter = time.gmtime
-    formatter.default_time_format, formatter.default_msec_format = "%Y-%m-%dT%H:%M:%S", "%s.%03dZ"
-    handler.setFormatter(formatter)
+    handler.setFormatter(make_formatter(readable=app.debug))
     root = logging.getLogger()
     root.handlers = [*(other for other in root.handlers if other.name != __name__), handler]
     for logger in (root, app.logger):  # the app's own would be at DEBUG in debug mode, whatever the setting says
@@ -39,7 +33,8 @@ def init_app(app: Flask) -> None:
 
 
 def _add_request_id(record: logging.LogRecord) -> bool:
-    record.request_id = g.get("request_id", "-") if has_request_context() else "-"
+    if has_request_context() and "request_id" in g:
+        record.request_id = g.request_id
     return True
 
 
@@ -55,13 +50,46 @@ def _begin() -> None:
 
 def _end(response: Response) -> Response:
     response.headers["X-Request-ID"] = g.request_id
-    route = request.url_rule.rule if request.url_rule else None
+    route, status = request.url_rule.rule if request.url_rule else None, response.status_code
+    message = f"{request.method} {route or '-'} {status}"
     fields = {
         "method": request.method,
         "route": route,
-        "status": response.status_code,
+        "status": status,
         "milliseconds": round((perf_counter() - g.began) * 1000, 1),
         "user_id": g.user.id if "user" in g else None,
+        "statements": g.get("statements", 0),
     }
-    current_app.logger.info("%s %s %s", request.method, route or "-", response.status_code, extra=fields)
+    if "error" in g:
+        fields["error"] = _name(g.error)
+        if status == HTTPStatus.INTERNAL_SERVER_ERROR:
+            fields["traceback"] = _stack(g.error)
+    if current_app.debug:  # where a line shows nothing but its message
+        told = [str(fields[name]) for name in ("error", "traceback") if name in fields]
+        message = "\n".join([f"{message} {fields['milliseconds']} ms, {fields['statements']} statements", *told])
+    current_app.logger.log(_level(status), message, extra=fields)
     return response
+
+
+def _level(status: int) -> int:
+    if request.blueprint in ("health", "metrics"):  # asked every second, and the answer says what is wrong
+        return logging.DEBUG
+    if status < HTTPStatus.INTERNAL_SERVER_ERROR:
+        return logging.INFO
+    return logging.ERROR if status == HTTPStatus.INTERNAL_SERVER_ERROR else logging.WARNING
+
+
+def _name(error: BaseException) -> str:
+    """Return an error's type and, where a database has raised it, its code; PostgreSQL's messages may quote a row."""
+    if not isinstance(error, DBAPIError):
+        return type(error).__name__
+    return f"{type(error.orig).__name__} {getattr(error.orig, 'pgcode', None) or error.orig}"
+
+
+def _stack(error: BaseException | None) -> str:
+    """Return the stacks of an error and of what it came from, without messages: they may quote what a request held."""
+    parts: list[str] = []
+    while error is not None:
+        parts = [*format_tb(error.__traceback__), type(error).__name__, "\n", *parts]
+        error = error.__cause__ or error.__context__
+    return "".join(parts[:-1])

@@ -96,10 +96,13 @@ def describe() -> Json:
 def _task_schemas(converter: Any) -> Json:
     new_task = _object(converter, CREATE, CREATE.load_fields)
     changes = _object(converter, UPDATE, UPDATE.load_fields)
+    # Each with the fields: makers of types take a branch with nothing but a required name for anything at all.
+    at_least_one = [{"allOf": ["TaskFields"], "required": [name]} for name in UPDATE.load_fields]
     return {
         "Task": _object(converter, CREATE, CREATE.fields) | {"required": [*CREATE.fields]},
         "NewTask": new_task | {"required": [name for name, field in CREATE.load_fields.items() if field.required]},
-        "TaskChanges": changes | {"anyOf": [{"required": [name]} for name in UPDATE.load_fields]},
+        "TaskFields": changes,
+        "TaskChanges": {"anyOf": at_least_one},
     }
 
 
@@ -186,7 +189,7 @@ def _tasks(query: list[Json]) -> Json:
 
 def _service() -> Json:
     ok = {"schema": {"type": "object", "properties": {"status": {"const": "ok"}}, "required": ["status"]}}
-    document = _response("This document.", {"schema": {"type": "object"}})
+    document = _response("This document.", {"schema": {"type": "object", "additionalProperties": True}})
     page = _response("A page for people.", {"schema": {"type": "string"}}, media_type="text/html")
     operations = {
         "/healthz": _operation("service", "isAlive", "Does the process answer", {"200": _response("It does.", ok)}),

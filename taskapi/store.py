@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any
 
+from psycopg2.errors import ForeignKeyViolation
 from sqlalchemy import Executable, Row, Table, and_, bindparam, delete, exists, or_, select, tuple_, update
 
 # SQLite took ON CONFLICT over from PostgreSQL, and SQLAlchemy renders this one for both.
@@ -126,7 +127,12 @@ def create_task(owner: Identity, task_id: str, values: Mapping[str, Any]) -> tup
     parameters = {f"new_{name}": value for name, value in row.items()}
     email = owner.email
     while True:
-        rows, repeated = run(INSERT_TASK, email=email, **parameters)
+        try:
+            rows, repeated = run(INSERT_TASK, email=email, **parameters)
+        except IntegrityError as error:
+            if not isinstance(error.orig, ForeignKeyViolation):
+                raise
+            rows, repeated = (), False  # the owner's row was deleted while this waited for it
         if rows:
             return rows[0], True
         task = find_task(owner.id, task_id)

@@ -16,7 +16,7 @@ from http.client import HTTPConnection
 from pathlib import Path
 from socketserver import BaseRequestHandler, ThreadingTCPServer
 from threading import Thread
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -27,6 +27,18 @@ PROJECT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
 PATIENCE = 20.0  # seconds until something that should come counts as missing
 LISTENS = re.compile(r"(?:Running on|Listening at:) http://127\.0\.0\.1:([0-9]+)")
+
+
+def absent(reason: str) -> NoReturn:
+    """Skip a test for want of what this machine has not; fail it where CI is set, so that nobody counts on a skip."""
+    if os.environ.get("CI"):
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
+
+
+def require(program: str) -> str:
+    """Return the path of a program that does not come from PyPI, or end the test as absent does."""
+    return shutil.which(program) or absent(f"{program} is not installed")
 
 
 def copy_project(folder: Path) -> Path:
@@ -40,14 +52,6 @@ def copy_project(folder: Path) -> Path:
 def environment(settings: Mapping[str, str]) -> dict[str, str]:
     """Return an environment with these settings, one gunicorn worker, and nothing of the developer's shell."""
     return {"PATH": os.environ["PATH"], "WEB_CONCURRENCY": "1", "PYTHONDONTWRITEBYTECODE": "1", **settings}
-
-
-def require(program: str) -> str:
-    """Return where a program is; without it the test is skipped, but fails in CI, which promises to have it."""
-    path = shutil.which(program)
-    if path is None:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"{program} is not installed")
-    return path
 
 
 def run(*command: str, cwd: Path, **settings: str) -> subprocess.CompletedProcess[str]:

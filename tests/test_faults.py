@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from threading import Thread
 from typing import Any
@@ -9,9 +10,10 @@ from typing import Any
 import psycopg2
 import pytest
 from flask import Flask, jsonify
-from sqlalchemy import text
+from sqlalchemy import delete, text
 
 from taskapi.database import db, run
+from taskapi.models import User
 from tests.people import Person
 from tests.servers import PATIENCE, closed_port, silent_server
 
@@ -213,5 +215,30 @@ def test_sqlstate_decides(
     expected = (503, UNAVAILABLE, "1") if status == 503 else (500, FAULT, None)
 
     assert answer_to(ana, "GET", "/run") == expected
-    assert state in caplog.text
-    assert "x@y.z" not in caplog.text
+    assert vars(caplog.records[-1])["error"].endswith(f" {state}")
+    assert "x@y.z" not in str([vars(record) for record in caplog.records])
+
+
+def test_create_outlives_the_deletion_of_its_user(ana: Person, execute: Execute) -> None:
+    """One that has to wait for the deletion makes the row anew, as one that comes after it."""
+    ana.make()
+    waiting = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+
+    with ThreadPoolExecutor(1) as pool, ana.app.app_context():
+        db.session.execute(delete(User).where(User.id == ana.id))
+        created = pool.submit(ana.call, "POST", json={"title": "Feed the cat"})
+        while not execute(waiting):
+            assert not created.done()
+        db.session.commit()
+
+        assert created.result().status_code == 201
+    assert ana.titles() == ["Feed the cat"]
+    assert execute("SELECT id, email FROM users") == [(ana.id, "ana@example.com")]
+
+
+def test_broken_rule_of_the_database_is_a_fault(ana: Person, execute: Execute) -> None:
+    """A create goes on only where the owner's row is what it misses."""
+    ana.make()
+    execute("ALTER TABLE tasks ADD CHECK (title <> 'Feed the cat')")
+
+    assert answer_to(ana, "POST", json={"title": "Feed the cat"}) == (500, FAULT, None)

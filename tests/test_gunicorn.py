@@ -6,16 +6,19 @@ import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
+from http.client import HTTPConnection
 from pathlib import Path
 from threading import Event, Thread
 from urllib.parse import parse_qs, urlsplit
 
 import psutil
+import psycopg2
 import pytest
 
 from tests.people import SECRET, make_token
 from tests.servers import PATIENCE, Server, copy_project, restart, restartable_postgresql, run, serving
+from tests.test_faults import OWN_CONNECTIONS
 
 BEARER = f"Bearer {make_token(email='ana@example.com')}"
 FIELDS = f"Host: test\r\nContent-Type: application/json\r\nAuthorization: {BEARER}\r\n".encode()
@@ -56,7 +59,7 @@ def test_it_serves_until_it_is_told_to_stop(server: Server, tmp_path: Path) -> N
     server.process.terminate()
 
     assert server.process.wait(PATIENCE) == 0
-    assert "FairWorker" in server.stderr.read_text()
+    assert "FairWorker" in server.stdout.read_text()
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", server.port)).close()
     made = {path.name for path in tmp_path.rglob("*") if not path.is_symlink()}
@@ -219,9 +222,67 @@ def test_reload_keeps_serving(server: Server) -> None:
     os.kill(server.process.pid, signal.SIGHUP)
 
     deadline = time.monotonic() + PATIENCE
-    while server.stderr.read_text().count("Worker exiting") < 1:
+    while server.stdout.read_text().count("Worker exiting") < 1:
         assert server.fetch("GET", "/readyz") == (200, {"status": "ok"})
         assert time.monotonic() < deadline
 
     assert server.fetch("POST", "/api/tasks", {"title": "Water the plants"}, Authorization=BEARER)[0] == 201
-    assert server.stderr.read_text().count("Booting worker") == 2
+    assert server.stdout.read_text().count("Booting worker") == 2
+
+
+def test_stop_is_announced(server: Server) -> None:
+    """/readyz turns 503 first, while everything is served, on connections that end; then the door closes."""
+    with closing(HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)) as kept:
+        kept.request("GET", "/healthz")
+        kept.getresponse().read()
+        server.process.terminate()
+        deadline = time.monotonic() + PATIENCE
+        while (ready := server.fetch("GET", "/readyz")) == (200, {"status": "ok"}):
+            assert time.monotonic() < deadline
+        kept.request("GET", "/healthz")
+        last = kept.getresponse()
+
+        assert (last.status, last.getheader("Connection")) == (200, "close")
+    assert ready == (503, {"error": "This process is about to stop.", "code": "INTERNAL_ERROR"})
+    assert server.fetch("POST", "/api/tasks", {"title": "Water the plants"}, Authorization=BEARER)[0] == 201
+    assert server.process.wait(PATIENCE) == 0
+
+
+def test_reload_is_no_stop(server: Server) -> None:
+    """New workers take over at once: no proxy has a reason to look elsewhere."""
+    os.kill(server.process.pid, signal.SIGHUP)
+
+    answers = []
+    deadline = time.monotonic() + PATIENCE
+    while server.stdout.read_text().count("Worker exiting") < 1:
+        answers.append(server.fetch("GET", "/readyz"))
+        assert time.monotonic() < deadline
+    assert answers == [(200, {"status": "ok"})] * len(answers)
+
+
+def test_nothing_connects_before_a_request(server: Server, postgresql_url: str) -> None:
+    """An engine shared across a fork would have two workers on one connection."""
+    counts = []
+    with closing(psycopg2.connect(postgresql_url)) as connection, connection.cursor() as cursor:
+        connection.autocommit = True  # or it would see the same each time
+        for path in ("/healthz", "/readyz"):
+            assert server.fetch("GET", path) == (200, {"status": "ok"})
+            cursor.execute(f"SELECT count(*) {OWN_CONNECTIONS}")
+            counts += cursor.fetchall()
+
+    assert counts == [(0,), (1,)]
+
+
+def test_stop_during_the_start(tmp_path: Path, sqlite_url: str) -> None:
+    """A worker that is still loading the service is told to stop as any other: no stack, no bad exit status."""
+    folder = copy_project(tmp_path)
+    service = (folder / "wsgi.py").read_text()
+    (folder / "wsgi.py").write_text(f"import time\nopen('loading', 'x')\ntime.sleep(1)\n{service}")
+    command = ("gunicorn", "--bind", "127.0.0.1:0", "wsgi:app")
+    with serving(*command, cwd=folder, JWT_SECRET=SECRET, DATABASE_URL=sqlite_url) as server:
+        while not (folder / "loading").exists():
+            assert server.process.poll() is None
+        server.process.terminate()
+
+        assert server.process.wait(PATIENCE) == 0
+    assert [line for line in server.stdout.read_text().splitlines() if '"level":"ERROR"' in line] == []

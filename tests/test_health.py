@@ -78,6 +78,14 @@ def test_readyz_answers_503_for_another_schema(app: Flask, statement: str) -> No
     assert ready(app) == (503, NOT_CURRENT)
 
 
+@pytest.mark.parametrize(("revision", "status"), [("0000", 503), ("0001", 200), ("0002", 200), ("0003", 503)])
+def test_readyz_takes_the_next_schema(app: Flask, revision: str, status: int) -> None:
+    """An upgrade comes before its code: the code that serves meanwhile stays in service, for one step."""
+    execute(app, f"UPDATE alembic_version SET version_num = '{revision}'")
+
+    assert ready(app)[0] == status
+
+
 def test_readyz_is_never_from_a_cache(app: Flask) -> None:
     """It says what is so now: what was ready may be no more, and may be again."""
     answers = [ready(app)]

@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 from flask import Flask
+from sqlalchemy import text
 
+from taskapi.database import db
 from tests.people import SECRET, Person, make_token
-from tests.servers import copy_project, serving
+from tests.servers import copy_project, run, serving
 
 CONFIDENTIAL = ["ana@example.com", "sought-after", "a-title", "a-description", "eyJ", "SELECT ", "INSERT INTO", SECRET]
 TASK = {"title": "a-title", "description": "a-description"}
@@ -50,7 +52,9 @@ def test_request_is_one_line(make_app: Callable[..., Flask], capsys: pytest.Capt
         "status": 200,
         "milliseconds": logged[1]["milliseconds"],
         "user_id": ana.id,
+        "statements": 1,
     }
+    assert [line["statements"] for line in logged] == [5, 1, 0]
     assert 0 < logged[1]["milliseconds"] < 5000
     assert (logged[2]["route"], logged[2]["user_id"]) == (None, None)
 
@@ -75,21 +79,88 @@ def test_lines_hold_nothing_confidential(
 
 
 def test_every_line_has_the_request_id(make_app: Callable[..., Flask], capsys: pytest.CaptureFixture[str]) -> None:
-    """A stack is one line as well, of the same request; what belongs to no request has a dash."""
+    """What belongs to no request has a dash."""
     app = make_app()
-    app.add_url_rule("/broken", view_func=lambda: dict[str, str]()["missing"])
+
+    @app.get("/speaking")
+    def speak() -> str:
+        app.logger.info("in a view")
+        return ""
+
     capsys.readouterr()
 
     app.logger.info("hello")
+    app.test_client().get("/speaking", headers={"X-Request-ID": "my-request"})
+
+    assert [(line["request_id"], line["message"]) for line in lines(capsys)] == [
+        ("-", "hello"),
+        ("my-request", "in a view"),
+        ("my-request", "GET /speaking 200"),
+    ]
+
+
+def test_fault_is_in_its_requests_line(make_app: Callable[..., Flask], capsys: pytest.CaptureFixture[str]) -> None:
+    """What went wrong and where, causes first, without messages: they may quote what the request held."""
+
+    def broken() -> str:
+        try:
+            return {"a": ""}["sought-after"]
+        except KeyError as error:
+            raise RuntimeError("sought-after") from error
+
+    app = make_app()
+    app.add_url_rule("/broken", view_func=broken)
+    capsys.readouterr()
+
     app.test_client().get("/broken", headers={"X-Request-ID": "my-request"})
 
-    logged = lines(capsys)
-    assert [(line["level"], line["request_id"], line["message"]) for line in logged] == [
-        ("INFO", "-", "hello"),
-        ("ERROR", "my-request", "unexpected error"),
-        ("INFO", "my-request", "GET /broken 500"),
+    [line] = lines(capsys)
+    assert (line["level"], line["request_id"], line["message"]) == ("ERROR", "my-request", "GET /broken 500")
+    assert line["error"] == "RuntimeError"
+    assert re.sub(r'File "[^"]+", line \d+', "File", line["traceback"]).splitlines()[:3] == [
+        "  File, in broken",
+        '    return {"a": ""}["sought-after"]',
+        "           ~~~~~~~~~^^^^^^^^^^^^^^^^",
     ]
-    assert "KeyError: 'missing'" in logged[1]["exc_info"]
+    assert [text for text in line["traceback"].splitlines() if not text.startswith(" ")] == ["KeyError", "RuntimeError"]
+
+
+def test_databases_fault_is_in_its_requests_line(
+    make_app: Callable[..., Flask], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A 500 has a stack; a 503 has a reason, and is nothing to look for in the code."""
+    ana = Person(make_app())
+    capsys.readouterr()
+
+    with ana.app.app_context():
+        db.session.execute(text("BEGIN EXCLUSIVE"))
+        ana.call("POST", json=TASK)
+        db.session.execute(text("ALTER TABLE tasks RENAME TO gone"))
+        db.session.commit()
+    ana.call("GET")
+
+    [busy, fault] = lines(capsys)
+    assert (fault["level"], fault["error"]) == ("ERROR", "OperationalError no such table: tasks")
+    assert fault["traceback"].splitlines()[-1] == "OperationalError"
+    assert (busy["level"], busy["error"]) == ("WARNING", "OperationalError database is locked")
+    assert "traceback" not in busy
+
+
+def test_health_is_quiet(make_app: Callable[..., Flask], capsys: pytest.CaptureFixture[str]) -> None:
+    """Somebody asks every second, and reads the answer."""
+    app = make_app(LOG_LEVEL="DEBUG")
+    with app.app_context():
+        db.session.execute(text("DELETE FROM alembic_version"))
+        db.session.commit()
+    capsys.readouterr()
+
+    for path in ("/healthz", "/readyz"):
+        app.test_client().get(path)
+
+    assert [(line["level"], line["message"]) for line in lines(capsys) if "route" in line] == [
+        ("DEBUG", "GET /healthz 200"),
+        ("DEBUG", "GET /readyz 503"),
+    ]
 
 
 def test_line_outside_any_request_of_ours(app: Flask, caplog: pytest.LogCaptureFixture) -> None:
@@ -112,6 +183,7 @@ def test_log_level(
     capsys.readouterr()
 
     app.test_client().get("/broken")
+    app.test_client().get("/nothing")
 
     assert len([line for line in lines(capsys) if line["level"] != "DEBUG"]) == expected
 
@@ -121,9 +193,28 @@ def test_log_level_counts_in_debug_mode(make_app: Callable[..., Flask], capsys: 
     app = make_app(FLASK_DEBUG="1", LOG_LEVEL="ERROR")
     capsys.readouterr()
 
-    app.test_client().get("/healthz")
+    app.test_client().get("/nothing")
 
     assert capsys.readouterr().out == ""
+
+
+def test_readable_lines(make_app: Callable[..., Flask], capsys: pytest.CaptureFixture[str]) -> None:
+    """A developer sees how long a request took, how many statements it ran, and where it broke."""
+    app = make_app(FLASK_DEBUG="1")
+    app.add_url_rule("/broken", view_func=lambda: dict[str, str]()["sought-after"])
+    headers = {"X-Request-ID": "my-request"}
+    capsys.readouterr()
+
+    Person(app).call("GET", headers=headers)
+    app.test_client().get("/broken", headers=headers)
+
+    output = re.sub(r"[0-9.]+ ms", "0.0 ms", re.sub("[0-9T:.-]+Z", "TIME", capsys.readouterr().out)).splitlines()
+    assert output[:3] == [
+        "TIME INFO my-request GET /api/tasks 200 0.0 ms, 1 statements",
+        "TIME ERROR my-request GET /broken 500 0.0 ms, 0 statements",
+        "KeyError",
+    ]
+    assert output[-1] == "KeyError"
 
 
 def test_servers_own_request_line_is_left_out(
@@ -145,15 +236,18 @@ def test_second_app_logs_once(make_app: Callable[..., Flask], capsys: pytest.Cap
     app = make_app()
     capsys.readouterr()
 
-    app.test_client().get("/healthz")
+    app.test_client().get("/nothing")
 
-    assert [line["message"] for line in lines(capsys)] == ["GET /healthz 200"]
+    assert [line["message"] for line in lines(capsys)] == ["GET - 404"]
 
 
 @pytest.mark.parametrize(
     ("command", "form"),
     [
-        ("flask run --no-reload --port 0", r"[0-9-]+T[0-9:.]+Z INFO my-request GET /api/tasks 500"),
+        (
+            "flask run --no-reload --port 0",
+            r"[0-9-]+T[0-9:.]+Z ERROR my-request GET /api/tasks 500 [0-9.]+ ms, 1 statements",
+        ),
         ("gunicorn --bind 127.0.0.1:0 wsgi:app", r'\{"time": ?"[0-9-]+T[0-9:.]+Z".+"request_id": ?"my-request".+\}'),
     ],
 )
@@ -163,7 +257,7 @@ def test_real_output(tmp_path: Path, command: str, form: str) -> None:
     headers = {"Authorization": f"Bearer {make_token(email='ana@example.com')}", "X_Request_ID": "my-request"}
     with serving(*command.split(), cwd=copy_project(tmp_path), JWT_SECRET=SECRET, DATABASE_URL=empty) as server:
         status, _ = server.fetch("GET", "/api/tasks?q=sought-after", **headers)
-        server.fetch("GET", "/healthz?sought-after")
+        server.fetch("GET", "/nothing?sought-after")
 
     stdout, stderr = server.stdout.read_text(), server.stderr.read_text()
     assert status == 500
@@ -171,3 +265,28 @@ def test_real_output(tmp_path: Path, command: str, form: str) -> None:
     assert stdout.count("GET /api/tasks 500") == 1
     assert "GET" not in stderr
     assert [secret for secret in CONFIDENTIAL if secret in stdout + stderr] == []
+
+
+def test_gunicorns_own_lines_are_the_same(tmp_path: Path) -> None:
+    """From the first to the last, whatever is on stdout is one JSON object a line; stderr has nothing to say."""
+    database = f"sqlite:///{tmp_path / 'empty.sqlite3'}"
+    command = "gunicorn --bind 127.0.0.1:0 wsgi:app"
+    with serving(*command.split(), cwd=copy_project(tmp_path), JWT_SECRET=SECRET, DATABASE_URL=database) as server:
+        server.fetch("GET", "/nothing")
+
+    logged = [json.loads(line) for line in server.stdout.read_text().splitlines()]
+    assert [list(line)[:4] for line in logged] == [["time", "level", "request_id", "message"]] * len(logged)
+    assert logged[0]["message"].startswith("Starting gunicorn")
+    assert [line["level"] for line in logged if line["request_id"] == "-"] == ["INFO"] * (len(logged) - 1)
+    assert server.stderr.read_text() == ""
+
+
+def test_gunicorns_lines_keep_to_the_level(tmp_path: Path) -> None:
+    """LOG_LEVEL holds for them too."""
+    settings = {"DATABASE_URL": f"sqlite:///{tmp_path / 'empty.sqlite3'}", "JWT_SECRET": SECRET, "LOG_LEVEL": "ERROR"}
+    nowhere = ("gunicorn", "--bind", f"unix:{tmp_path / 'missing' / 'socket'}", "wsgi:app")
+
+    result = run(*nowhere, cwd=copy_project(tmp_path), **settings)
+
+    levels = {json.loads(line)["level"] for line in result.stdout.splitlines()}
+    assert (result.returncode != 0, levels) == (True, {"ERROR"})

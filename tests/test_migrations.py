@@ -1,9 +1,12 @@
 """The schema: made by migrations, the same as the models', and kept by the database itself."""
 
 import shutil
+from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Event
 from typing import Any
 from uuid import uuid4
 
@@ -11,11 +14,12 @@ import pytest
 from flask import Flask
 from flask_migrate import downgrade, upgrade
 from sqlalchemy import delete, inspect, select, text
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, OperationalError
 
 from taskapi.database import MIGRATIONS, db
 from taskapi.models import Task, User
-from tests.people import Person
+from tests.people import SECRET, Person
+from tests.servers import copy_project, run
 
 pytestmark = pytest.mark.own_database
 
@@ -31,6 +35,32 @@ def upgrade():
         batch.add_column(sa.Column("name", sa.Text()))
         batch.create_unique_constraint("uq_users_name", ["name"])
 """
+
+
+# As the README has one write it: what the code before it does not know may be empty.
+TASKS_GET_A_DAY = """
+import sqlalchemy as sa
+from alembic import op
+
+revision, down_revision = "0002", "0001"
+
+
+def upgrade():
+    op.add_column("tasks", sa.Column("due_on", sa.Date()))
+
+
+def downgrade():
+    with op.batch_alter_table("tasks") as batch:
+        batch.drop_column("due_on")
+"""
+UP_AND_DOWN = ["upgrade", "downgrade", "upgrade"]
+
+
+def scripts_with(folder: Path, migration: str) -> Path:
+    """Return a copy of the migrations with one more."""
+    scripts = shutil.copytree(MIGRATIONS, folder / "migrations")
+    (scripts / "versions" / "0002_another.py").write_text(migration)
+    return scripts
 
 
 def migrate(app: Flask, *steps: Callable[..., None]) -> None:
@@ -106,9 +136,8 @@ def test_filled_database_goes_down_and_up_again(app: Flask, ana: Person, ben: Pe
     assert ana.make(title="Feed the cat")["title"] == "Feed the cat"
 
 
-@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 def test_failed_migration_leaves_nothing(app: Flask) -> None:
-    """On PostgreSQL migrations are one transaction: what did not go through has not begun."""
+    """Migrations are one transaction: what did not go through has not begun."""
     migrate(app, downgrade)
     with app.app_context(), db.session.begin():
         db.session.execute(text("CREATE TABLE tasks (id INTEGER)"))
@@ -117,6 +146,52 @@ def test_failed_migration_leaves_nothing(app: Flask) -> None:
         migrate(app, upgrade)
 
     assert schema(app).keys() == {"alembic_version", "tasks"}
+
+
+def test_upgrade_and_downgrade_while_serving(app: Flask, ana: Person, tmp_path: Path, database_url: str) -> None:
+    """The code before a migration serves during it and after it, on a filled table, and says that it is ready."""
+    app.test_cli_runner().invoke(args=["seed", "big@example.com", "--count", "20000"])
+    folder, scripts = copy_project(tmp_path), scripts_with(tmp_path, TASKS_GET_A_DAY)
+    settings = {"DATABASE_URL": database_url, "JWT_SECRET": SECRET, "FLASK_APP": "wsgi"}
+    over, statuses = Event(), Counter[int]()
+
+    def work() -> None:
+        while not over.is_set():
+            path = f"/api/tasks/{ana.make()['id']}"
+            for method, where, body in (("PUT", path, {"is_completed": True}), ("GET", "/api/tasks", None)):
+                statuses[ana.call(method, where, json=body).status_code] += 1
+            statuses[app.test_client().get("/readyz").status_code] += 1
+
+    with ThreadPoolExecutor(2) as pool:
+        workers = [pool.submit(work) for _ in range(2)]
+        try:
+            steps = [run("flask", "db", step, "-d", str(scripts), cwd=folder, **settings) for step in UP_AND_DOWN]
+        finally:
+            over.set()
+
+    assert [(step.returncode, step.stderr) for step in steps] == [(0, "")] * len(UP_AND_DOWN)
+    assert [worker.exception() for worker in workers] == [None, None]
+    assert statuses.keys() == {200}
+    assert len(ana.stored()) == statuses[200] // 3
+
+
+def test_upgrade_gives_way(app: Flask, ana: Person, tmp_path: Path, database_url: str) -> None:
+    """Where somebody holds the table, it gives up before a request would, and has changed nothing."""
+    ana.make()
+    before = schema(app)
+    scripts = scripts_with(tmp_path, TASKS_GET_A_DAY)
+
+    with app.app_context():
+        db.session.execute(text("BEGIN IMMEDIATE" if database_url.startswith("sqlite") else "LOCK TABLE tasks"))
+        with pytest.raises(OperationalError):
+            upgrade(directory=str(scripts))
+        db.session.rollback()
+
+    assert schema(app) == before
+    with app.app_context():
+        upgrade(directory=str(scripts))
+    assert schema(app)["tasks"]["columns"].keys() == {*before["tasks"]["columns"], "due_on"}
+    assert ana.titles() == ["Water the plants"]
 
 
 def test_keys_and_indexes_are_in_the_database(app: Flask) -> None:
@@ -170,8 +245,7 @@ def test_broken_rules_are_refused_by_the_database(app: Flask) -> None:
 def test_altering_users_keeps_their_tasks(app: Flask, ana: Person, tmp_path: Path) -> None:
     """SQLite makes a table anew to alter it: the old one's end must not be taken for that of all users."""
     task = ana.make()
-    scripts = shutil.copytree(MIGRATIONS, tmp_path / "migrations")
-    (scripts / "versions" / "0002_name.py").write_text(NAMES_HAVE_TO_BE_UNIQUE)
+    scripts = scripts_with(tmp_path, NAMES_HAVE_TO_BE_UNIQUE)
 
     with app.app_context():
         upgrade(directory=str(scripts))

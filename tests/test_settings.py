@@ -39,6 +39,7 @@ WRONG: list[tuple[str, dict[str, str]]] = [
     *[("JWT_ALGORITHMS", JWKS | {"JWT_ALGORITHMS": names}) for names in ("HS256", "RS256,none", "RS256,,", "rs256")],
     *[("JWT_LEEWAY", GOOD | {"JWT_LEEWAY": leeway}) for leeway in ("-1", "1.5", "1e3", "30s", " ", "٣", "9" * 400)],
     *[("LOG_LEVEL", GOOD | {"LOG_LEVEL": level}) for level in ("LOUD", "10", "NOTSET")],
+    *[("METRICS", GOOD | {"METRICS": value}) for value in ("2", "maybe", " 1")],
     *[
         ("DATABASE_URL", GOOD | {"DATABASE_URL": url})
         for url in (
@@ -130,7 +131,7 @@ def test_empty_value_counts_as_not_given() -> None:
     """A line of .env.example that nobody filled in changes nothing."""
     names = ["DATABASE_URL", "JWT_JWKS_URL", "JWT_ALGORITHMS", "JWT_ISSUER", "JWT_AUDIENCE", "JWT_LEEWAY"]
 
-    assert load(GOOD | dict.fromkeys([*names, "FRONTEND_URL", "LOG_LEVEL", "FLASK_DEBUG"], "")) == load(GOOD)
+    assert load(GOOD | dict.fromkeys([*names, "FRONTEND_URL", "LOG_LEVEL", "METRICS", "FLASK_DEBUG"], "")) == load(GOOD)
 
 
 def test_defaults() -> None:
@@ -143,6 +144,12 @@ def test_defaults() -> None:
         "INFO",
         False,
     )
+
+
+@pytest.mark.parametrize(("value", "on"), [("1", True), ("Yes", True), ("0", False), ("off", False), ("", False)])
+def test_metrics(value: str, on: bool) -> None:
+    """They are off unless they are turned on."""
+    assert load(GOOD | {"METRICS": value})["METRICS"] is on
 
 
 @pytest.mark.parametrize("on", ["1", "true", "True", "yes", "on"])

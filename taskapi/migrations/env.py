@@ -1,17 +1,28 @@
-"""Alembic's entry point: on the app's own engine, in one transaction where the database has such for its schema."""
+"""Alembic's entry point: on the app's own engine, in one transaction, while the service goes on."""
 
 from alembic import context
+from sqlalchemy import event
 
 from taskapi.database import db
 
+# How a migration begins. On PostgreSQL it gives up (nothing has changed: try again) rather than have requests queue up
+# behind it for longer than they may wait, which is 4.5 s. On SQLite nobody else writes from the first statement on.
+BEGIN = {"postgresql": "SET LOCAL lock_timeout = '2s'", "sqlite": "BEGIN IMMEDIATE"}
+
 with db.engine.connect() as connection:
-    is_sqlite = connection.dialect.name == "sqlite"
-    if is_sqlite:
+    kind = connection.dialect.name
+    if kind == "sqlite":
         # SQLite alters a table by making a new one and dropping the old, which would delete every task of every user
         # in it. Detached, the connection is closed at the end rather than handed on like this.
         connection.detach()
         connection.exec_driver_sql("PRAGMA foreign_keys = OFF")
         connection.commit()
-    context.configure(connection=connection, target_metadata=db.metadata, render_as_batch=is_sqlite)
+    event.listen(connection, "begin", lambda begun: begun.exec_driver_sql(BEGIN[kind]))
+    context.configure(
+        connection=connection,
+        target_metadata=db.metadata,
+        render_as_batch=kind == "sqlite",
+        transactional_ddl=True,  # which Alembic does not take SQLite to have
+    )
     with context.begin_transaction():
         context.run_migrations()

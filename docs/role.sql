@@ -1,0 +1,53 @@
+-- Least privilege on PostgreSQL: taskapi_owner owns the schema and migrates it, taskapi_service serves requests.
+--
+-- Run it as a superuser in the service's database, which is the service's alone: others lose access to it. Run it once
+-- after the first `flask db upgrade`, and again after every later one: what a migration adds is granted here, by name,
+-- or not at all. It may be run any number of times.
+--
+--     sudo -u postgres psql -X -v ON_ERROR_STOP=1 -d taskapi -f docs/role.sql
+--
+-- The roles come without a password. \password taskapi_owner and \password taskapi_service in psql give them one, and
+-- send no plain text.
+
+BEGIN;
+
+DO $$
+DECLARE
+    name text;
+BEGIN
+    FOREACH name IN ARRAY ARRAY['taskapi_owner', 'taskapi_service'] LOOP
+        IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = name) THEN
+            EXECUTE format('CREATE ROLE %I LOGIN', name);
+        END IF;
+    END LOOP;
+    -- PUBLIC may otherwise connect, and make temporary tables.
+    EXECUTE format('REVOKE ALL ON DATABASE %I FROM PUBLIC, taskapi_service', current_database());
+    EXECUTE format('ALTER DATABASE %I OWNER TO taskapi_owner', current_database());
+    EXECUTE format('GRANT CONNECT ON DATABASE %I TO taskapi_service', current_database());
+END
+$$;
+
+-- Up to PostgreSQL 14, PUBLIC may make tables here.
+REVOKE ALL ON SCHEMA public FROM PUBLIC, taskapi_service;
+GRANT USAGE, CREATE ON SCHEMA public TO taskapi_owner;
+GRANT USAGE ON SCHEMA public TO taskapi_service;
+
+ALTER TABLE users OWNER TO taskapi_owner;
+ALTER TABLE tasks OWNER TO taskapi_owner;
+ALTER TABLE alembic_version OWNER TO taskapi_owner;
+
+-- Also takes back what an older version of this file granted.
+REVOKE ALL ON ALL TABLES IN SCHEMA public FROM taskapi_service;
+
+-- What a task is and whose it is never changes, so neither may its id, user_id or created_at.
+GRANT SELECT, INSERT, DELETE ON tasks TO taskapi_service;
+GRANT UPDATE (title, description, is_completed, updated_at) ON tasks TO taskapi_service;
+
+-- No request deletes a user, which would delete the user's tasks.
+GRANT SELECT, INSERT ON users TO taskapi_service;
+GRANT UPDATE (email) ON users TO taskapi_service;
+
+-- For /readyz.
+GRANT SELECT ON alembic_version TO taskapi_service;
+
+COMMIT;

@@ -1,0 +1,143 @@
+"""/metrics: what Prometheus is told, by one process and by several."""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from urllib.request import urlopen
+
+import psycopg2
+import pytest
+from flask import Flask
+from prometheus_client.parser import text_string_to_metric_families
+
+from taskapi.database import db
+from tests.keyserver import KeyServer
+from tests.people import SECRET, Person, make_token
+from tests.servers import PATIENCE, Server, copy_project, serving
+from tests.test_faults import OWN_CONNECTIONS
+from tests.tokens import ISSUER, ed25519
+
+METRICS = {"METRICS": "1"}
+
+
+@pytest.fixture
+def database_url(sqlite_url: str) -> str:
+    """One database: nothing here depends on which."""
+    return sqlite_url
+
+
+def samples(page: str) -> dict[str, float]:
+    """Return the numbers of a page by name and labels."""
+    return {
+        " ".join([sample.name, *(sample.labels[label] for label in sorted(sample.labels))]): sample.value
+        for family in text_string_to_metric_families(page)
+        for sample in family.samples
+    }
+
+
+def look(app: Flask) -> dict[str, float]:
+    """Return the numbers that Prometheus gets of an app."""
+    response = app.test_client().get("/metrics")
+    assert response.mimetype == "text/plain"
+    return samples(response.text)
+
+
+def test_it_is_off(app: Flask, ana: Person) -> None:
+    """Unless a setting turns it on, there is no such path."""
+    assert ana.call("GET", "/metrics").status_code == 404
+
+
+def test_requests_are_counted_and_timed(make_app: Callable[..., Flask]) -> None:
+    """By route, method and status: no path that holds an id, and no method that somebody made up."""
+    ana = Person(make_app(**METRICS))
+    task = ana.make()
+    ana.call("GET", f"/api/tasks/{task['id']}")
+    ana.call("GET", f"/api/tasks/{task['user_id']}")
+    ana.call("MAKE-UP", "/somewhere")
+
+    numbers = look(ana.app)
+
+    assert {name: number for name, number in numbers.items() if name.startswith("taskapi_requests_total")} == {
+        "taskapi_requests_total POST /api/tasks 201": 1,
+        "taskapi_requests_total GET /api/tasks/<task_id> 200": 1,
+        "taskapi_requests_total GET /api/tasks/<task_id> 404": 1,
+        "taskapi_requests_total other none 404": 1,
+    }
+    assert numbers["taskapi_request_seconds_count GET /api/tasks/<task_id>"] == 2
+    assert numbers["taskapi_request_seconds_bucket +Inf GET /api/tasks/<task_id>"] == 2
+    assert 0 < numbers["taskapi_request_seconds_sum GET /api/tasks/<task_id>"] < PATIENCE
+
+
+def test_connections_in_use_are_counted(make_app: Callable[..., Flask]) -> None:
+    """While a statement has one, and no longer."""
+    app = make_app(**METRICS)
+    with app.app_context(), db.engines["autocommit"].connect():
+        assert look(app)["taskapi_pool_connections_in_use"] == 1
+
+    assert look(app)["taskapi_pool_connections_in_use"] == 0
+
+
+def test_retries_are_counted(make_app: Callable[..., Flask], postgresql_url: str) -> None:
+    """A statement whose connection was dead ran twice, which nobody else notices."""
+    ana = Person(make_app(DATABASE_URL=postgresql_url, **METRICS))
+    ana.make()
+    with closing(psycopg2.connect(postgresql_url)) as other, other.cursor() as cursor:
+        cursor.execute(f"SELECT pg_terminate_backend(pid, 5000) {OWN_CONNECTIONS}")
+
+    assert ana.call("GET").status_code == 200
+    assert look(ana.app)["taskapi_statement_retries_total"] == 1
+
+
+def test_age_of_the_key_set(make_app: Callable[..., Flask]) -> None:
+    """Said as the time at which it was loaded, once it is."""
+    pair = ed25519()
+    with KeyServer(pair.jwk()) as server:
+        app = make_app(JWT_SECRET="", JWT_JWKS_URL=server.url, JWT_ISSUER=ISSUER, **METRICS)
+        name = f"taskapi_key_set_loaded_timestamp_seconds {server.url}"
+        before = look(app)
+        headers = {"Authorization": f"Bearer {pair.token(claims={'exp': time.time() + 60})}"}
+        assert app.test_client().get("/api/tasks", headers=headers).status_code == 200
+
+    assert name not in before
+    assert time.time() - PATIENCE < look(app)[name] <= time.time()
+
+
+@pytest.fixture
+def server(tmp_path: Path, sqlite_url: str) -> Iterator[Server]:
+    """Two workers that count together."""
+    settings = {"DATABASE_URL": sqlite_url, "JWT_SECRET": SECRET, "WEB_CONCURRENCY": "2", "TMPDIR": str(tmp_path)}
+    command = ("gunicorn", "--bind", "127.0.0.1:0", "wsgi:app")
+    with serving(*command, cwd=copy_project(tmp_path), **settings, **METRICS) as server:
+        yield server
+
+
+def scrape(server: Server) -> dict[str, float]:
+    """Return the numbers of a gunicorn, and let nobody keep the connection."""
+    with urlopen(f"http://127.0.0.1:{server.port}/metrics") as response:
+        return samples(response.read().decode())
+
+
+def test_workers_count_together(server: Server, tmp_path: Path) -> None:
+    """Whichever worker is asked knows of all requests, of those of workers before a reload too; no file is left."""
+    bearer = f"Bearer {make_token()}"
+    for _ in range(40):
+        server.fetch("GET", "/api/tasks", Authorization=bearer)
+    before = [scrape(server)["taskapi_requests_total GET /api/tasks 200"] for _ in range(10)]
+    os.kill(server.process.pid, signal.SIGHUP)
+    deadline = time.monotonic() + PATIENCE
+    while server.stdout.read_text().count("Worker exiting") < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    server.fetch("GET", "/api/tasks", Authorization=bearer)
+    after = scrape(server)
+
+    assert before == [40] * 10
+    assert after["taskapi_requests_total GET /api/tasks 200"] == 41
+    assert after["taskapi_pool_connections_in_use"] == 0
+    assert len(list(tmp_path.glob("taskapi-*/counter_*.db"))) >= 2
+    server.process.terminate()
+    assert server.process.wait(PATIENCE) == 0
+    assert list(tmp_path.glob("taskapi-*")) == []
