@@ -252,6 +252,26 @@ def test_stop_is_announced(server: Server) -> None:
     assert server.process.wait(PATIENCE) == 0
 
 
+def test_stop_resets_nobody(server: Server) -> None:
+    """A connection that the kernel has taken is answered; the next one is refused, and nothing in between."""
+
+    def knock() -> int:
+        count = 0
+        with suppress(ConnectionRefusedError):
+            while True:
+                with closing(HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)) as connection:
+                    connection.request("GET", "/healthz")
+                    count += connection.getresponse().status == 200
+        return count
+
+    with ThreadPoolExecutor(16) as pool:
+        knocking = [pool.submit(knock) for _ in range(16)]
+        server.process.terminate()
+
+    assert [each.exception() for each in knocking] == [None] * 16
+    assert min(each.result() for each in knocking) > 0
+
+
 def test_reload_is_no_stop(server: Server) -> None:
     """New workers take over at once: no proxy has a reason to look elsewhere."""
     os.kill(server.process.pid, signal.SIGHUP)
