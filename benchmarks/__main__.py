@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from benchmarks import faults, keys, memory, report, scale, stops
+from benchmarks import faults, keys, memory, report, running, scale
 from benchmarks.data import fill, token
 from benchmarks.load import DELETE, GET, REQUESTS, Run, run
 from benchmarks.round_trips import Observed, observe, proxy
@@ -24,7 +24,7 @@ PACKAGES = "flask sqlalchemy psycopg2-binary gunicorn gevent fastapi sqlmodel uv
 def main() -> None:
     """Measure what the command line asks for, and print it."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure taskapi.")
-    kinds = "compare scale faults pooler memory keys stops".split()
+    kinds = "compare scale faults pooler memory keys running".split()
     parser.add_argument("what", nargs="?", default="compare", choices=kinds)
     parser.add_argument("--rounds", type=int, default=5, help="rounds, after one for warming up (5)")
     parser.add_argument("--seconds", type=int, default=5, help="seconds of each run (5)")
@@ -51,8 +51,8 @@ def main() -> None:
     if options.what == "memory":
         print(memory.measure())
         return
-    if options.what == "stops":
-        print(stops.measure())
+    if options.what == "running":
+        print(running.measure())
         return
     print(f"{WORKERS} workers; {options.rounds} rounds of {options.seconds} s: medians (least to most).\n", flush=True)
     if options.what == "scale":

@@ -83,9 +83,9 @@ def postgresql(path: Path) -> Iterator[Callable[[str], str]]:
         server.cleanup()
 
 
-def migrate(url: str) -> None:
-    """Make an empty database ready."""
-    command = [str(SCRIPTS / "flask"), "--app", "wsgi", "db", "upgrade"]
+def migrate(url: str, *arguments: str) -> None:
+    """Make an empty database ready, or do with it whatever flask db is told."""
+    command = [str(SCRIPTS / "flask"), "--app", "wsgi", "db", *(arguments or ("upgrade",))]
     subprocess.run(command, cwd=ROOT, env=_environment(url), check=True, stdout=subprocess.DEVNULL)
 
 

@@ -1,5 +1,6 @@
-"""Does a start take long, and do reloads and stops fail a request?"""
+"""Does a start take long, and do reloads, upgrades of the schema and stops fail a request?"""
 
+import shutil
 import signal
 import threading
 import time
@@ -9,12 +10,29 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from statistics import median
 
-from benchmarks.data import token
+from benchmarks.data import fill, token
 from benchmarks.faults import is_ready, until
-from benchmarks.servers import TASKAPI, Service, folder, postgresql, service
+from benchmarks.servers import ROOT, TASKAPI, Service, folder, migrate, postgresql, service
 
 CLIENTS, PACE = 10, 0.05  # seconds between two requests of one client: 200 requests/s in all
 STARTS, RELOADS = 7, 5
+TASKS, ROWS = 10_000, 1_000_000  # of the one who asks, and of all
+
+# As the README has one write it: what the code before it does not know may be empty.
+MIGRATION = """
+import sqlalchemy as sa
+from alembic import op
+
+revision, down_revision = "0002", "0001"
+
+
+def upgrade():
+    op.add_column("tasks", sa.Column("due_on", sa.Date()))
+
+
+def downgrade():
+    op.drop_column("tasks", "due_on")
+"""
 
 
 class Client(threading.Thread):
@@ -48,14 +66,15 @@ class Client(threading.Thread):
 def measure() -> str:
     """Return what was seen, as lines."""
     with folder() as path, postgresql(path) as create_database:
-        url = create_database("stops")
+        url = create_database("running")
+        fill(url, ROWS, TASKS)
         starts = [_start(url, path) for _ in range(STARTS)]
         spread = f"{min(starts):.2f} to {max(starts):.2f}, {STARTS} starts"
         with service(TASKAPI, url, path) as served:
             until(lambda: is_ready(served.port))
-            return "\n".join(
-                [f"start to first answer: {median(starts):.2f} s ({spread})", _reload(served), _stop(served)]
-            )
+            lines = [f"start to first answer: {median(starts):.2f} s ({spread})", _reload(served)]
+            lines += [_migrate(served, url, path, step) for step in ("upgrade", "downgrade")]
+            return "\n".join([*lines, _stop(served)])
 
 
 def _start(url: str, path: Path) -> float:
@@ -73,6 +92,18 @@ def _reload(served: Service) -> str:
             until(lambda: not any(worker.is_running() for worker in before))
             time.sleep(1)
     return f"{RELOADS} times SIGHUP under {crowd}"
+
+
+def _migrate(served: Service, url: str, path: Path, step: str) -> str:
+    scripts = shutil.copytree(ROOT / "taskapi" / "migrations", path / "migrations", dirs_exist_ok=True)
+    (scripts / "versions" / "0002_due_on.py").write_text(MIGRATION)
+    with _Crowd(served) as crowd:
+        time.sleep(1)
+        began = time.monotonic()
+        migrate(url, step, "-d", str(scripts))
+        seconds = time.monotonic() - began
+        time.sleep(1)
+    return f"flask db {step} of {ROWS:,} tasks in {seconds:.1f} s under {crowd}; /readyz {_readyz(served.port)}"
 
 
 def _stop(served: Service) -> str:
