@@ -19,7 +19,7 @@ class StrictJSON(JSONProvider):
 
     def dumps(self, obj: Any, **kwargs: Any) -> str:
         """Return JSON text."""
-        return orjson.dumps(obj).decode()
+        return orjson.dumps(obj, option=orjson.OPT_UTC_Z).decode()
 
     def loads(self, s: str | bytes, **kwargs: Any) -> Any:
         """Return what JSON text or bytes stand for."""
