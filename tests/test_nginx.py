@@ -307,7 +307,6 @@ def test_restart_of_one_instance_fails_no_request(folders: Callable[[], Path], p
         serve_some(stack.enter_context(instance(folders(), first, postgresql_url)))
 
     assert [] == [failure for writer in writers for failure in writer.failed]
-    assert sum(writer.requests for writer in writers) > 400
     acknowledged = {task: title for writer in writers for task, title in writer.tasks.items()}
     with closing(psycopg2.connect(postgresql_url)) as connection, connection.cursor() as cursor:
         cursor.execute("SELECT id::text, title FROM tasks")
