@@ -11,21 +11,21 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from benchmarks import faults, keys, memory, report, running, scale
+from benchmarks import faults, keys, memory, patroni, report, running, scale
 from benchmarks.data import fill, token
 from benchmarks.load import DELETE, GET, REQUESTS, Run, run
 from benchmarks.round_trips import Observed, observe, proxy
 from benchmarks.servers import COMMANDS, TASKAPI, WORKERS, folder, postgresql, service
 
 TASKS = 10_000  # all of one user
+WHAT = "compare scale faults pooler patroni memory keys running".split()
 PACKAGES = "flask sqlalchemy psycopg2-binary gunicorn gevent fastapi sqlmodel uvicorn psycopg".split()
 
 
 def main() -> None:
     """Measure what the command line asks for, and print it."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure taskapi.")
-    kinds = "compare scale faults pooler memory keys running".split()
-    parser.add_argument("what", nargs="?", default="compare", choices=kinds)
+    parser.add_argument("what", nargs="?", default="compare", choices=WHAT)
     parser.add_argument("--rounds", type=int, default=5, help="rounds, after one for warming up (5)")
     parser.add_argument("--seconds", type=int, default=5, help="seconds of each run (5)")
     parser.add_argument("--tasks", type=int, default=10_000_000, help="scale: tasks in the large table (10,000,000)")
@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--worker-kills", type=int, default=50, help="faults: workers to kill (50)")
     parser.add_argument("--rolls", type=int, default=10, help="faults: SIGHUPs that replace all workers (10)")
     parser.add_argument("--restarts", type=int, default=20, help="faults, pooler: restarts of the database (20)")
-    parser.add_argument("--failovers", type=int, default=10, help="faults: failovers to a standby (10)")
+    parser.add_argument("--failovers", type=int, default=10, help="faults, patroni: failovers to a standby (10)")
     parser.add_argument("--png", type=Path, default=Path(__file__).with_name("chart.png"), help="where the chart goes")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that it cleans up as Ctrl-C does
@@ -44,6 +44,9 @@ def main() -> None:
         return
     if options.what == "pooler":
         print(faults.drill_pooler(options.kills, options.restarts))
+        return
+    if options.what == "patroni":
+        print(patroni.drill(options.failovers))
         return
     if options.what == "keys":
         print(keys.flood())
