@@ -117,7 +117,7 @@ def test_unit_serves_from_a_read_only_tree(unit: dict[str, list[str]], tmp_path:
             reload = unit["ExecReload"][0].replace("$MAINPID", str(server.process.pid))
             subprocess.run(shlex.split(reload), check=True)
             deadline = time.monotonic() + PATIENCE
-            while "Worker exiting" not in server.stderr.read_text():
+            while "Worker exiting" not in server.stdout.read_text():
                 assert time.monotonic() < deadline
                 time.sleep(0.01)
 

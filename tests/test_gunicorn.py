@@ -272,18 +272,6 @@ def test_stop_resets_nobody(server: Server) -> None:
     assert min(each.result() for each in knocking) > 0
 
 
-def test_reload_is_no_stop(server: Server) -> None:
-    """New workers take over at once: no proxy has a reason to look elsewhere."""
-    os.kill(server.process.pid, signal.SIGHUP)
-
-    answers = []
-    deadline = time.monotonic() + PATIENCE
-    while server.stdout.read_text().count("Worker exiting") < 1:
-        answers.append(server.fetch("GET", "/readyz"))
-        assert time.monotonic() < deadline
-    assert answers == [(200, {"status": "ok"})] * len(answers)
-
-
 def test_nothing_connects_before_a_request(server: Server, postgresql_url: str) -> None:
     """An engine shared across a fork would have two workers on one connection."""
     counts = []

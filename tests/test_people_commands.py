@@ -24,6 +24,8 @@ from tests.people import SECRET, Person
 from tests.servers import BIN, PATIENCE, Proxy, copy_project, environment
 
 QUESTION = b"Delete all of this, for good? [y/N]: "
+# SQLite has no cursor on a server, and no connection that somebody else could end.
+POSTGRESQL_ALONE = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 
 
 @pytest.fixture
@@ -44,13 +46,6 @@ def flask(tmp_path: Path, database_url: str) -> Callable[..., subprocess.Popen[b
         )
 
     return start
-
-
-@pytest.fixture
-def postgresql_alone(database_url: str) -> None:
-    """Skip where it is SQLite that is in turn."""
-    if database_url.startswith("sqlite"):
-        pytest.skip("SQLite lets nobody else write")
 
 
 def invoke(app: Flask, *args: str, answer: str = "") -> Result:
@@ -256,11 +251,10 @@ def test_export_needs_no_more_memory_for_more_tasks(ana: Person, ben: Person) ->
     assert peaks[1] < 1.2 * peaks[0]
 
 
-def test_export_fetches_a_thousand_at_a_time(
-    make_app: Callable[..., Flask], postgresql_url: str, postgresql_alone: None
-) -> None:
+@POSTGRESQL_ALONE
+def test_export_fetches_a_thousand_at_a_time(make_app: Callable[..., Flask], database_url: str) -> None:
     """Counted on the wire: without a cursor on the server, libpq would take in all of them at once."""
-    with Proxy(postgresql_url, b"", run_it=True, times=0) as proxy:
+    with Proxy(database_url, b"", run_it=True, times=0) as proxy:
         ana = Person(make_app(DATABASE_URL=proxy.url))
         ana.make()
         costs = []
@@ -318,9 +312,10 @@ def test_closed_stdout_is_an_error(ana: Person, command: str) -> None:
     assert len(ana.stored()) == 1
 
 
+@POSTGRESQL_ALONE
 @pytest.mark.own_database
 def test_lost_database_fails_the_export(
-    ana: Person, flask: Callable[..., subprocess.Popen[bytes]], postgresql_alone: None, database_url: str
+    ana: Person, flask: Callable[..., subprocess.Popen[bytes]], database_url: str
 ) -> None:
     """What has been written by then is lines, and the exit status tells that some are missing."""
     ana.make()
