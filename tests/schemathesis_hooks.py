@@ -5,7 +5,7 @@ from typing import Any
 
 import schemathesis
 from schemathesis import Case, HookContext, Response
-from schemathesis.generation.meta import negated_parameters
+from schemathesis.generation.meta import TestPhase, negated_parameters
 
 MAX_TITLE = 200  # characters
 
@@ -30,9 +30,8 @@ def before_call(context: HookContext, case: Case[Any], kwargs: dict[str, Any]) -
     """Send a real cursor or ETag for a made-up one, and for a title that is too long one that stays so."""
     broken = {name for name, _ in negated_parameters(case.meta)}
     if case.query.get("cursor") is not None and "cursor" not in broken:
-        if broken:
-            del case.query["cursor"]  # else it alone would have the query refused
-        else:
+        del case.query["cursor"]  # else it alone would have the query refused, whatever the rest
+        if case.meta and case.meta.phase.name != TestPhase.COVERAGE and not broken and page:
             case.query = dict(page)
     etag = etags.get(str(case.path_parameters.get("id")).lower())
     if "If-Match" in case.headers and not broken and etag:

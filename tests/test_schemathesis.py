@@ -15,7 +15,8 @@ from tests.servers import BIN, PROJECT, copy_project, environment, serving
 EXAMPLES = int(os.environ.get("SCHEMATHESIS_EXAMPLES", 20))
 SEED = () if "SCHEMATHESIS_EXAMPLES" in os.environ else ("--seed", "1")
 
-# The tool looks at what Ana makes as Ben, too.
+# What Ana makes, Ben must not see.
+TOKENS = {name: make_token(email=f"{name}@example.com", exp=int(time()) + 24 * 60 * 60) for name in ("ana", "ben")}
 USERS = """
 [auth.wfc]
 path = "users.json"
@@ -24,10 +25,10 @@ peers = ["ana", "ben"]
 """
 
 
-def write_user(name: str) -> dict[str, object]:
-    """Return a user in the format of Web Fuzzing Commons, with a token for a day."""
-    token = make_token(email=f"{name}@example.com", exp=int(time()) + 24 * 60 * 60)
-    return {"name": name, "fixedHeaders": [{"name": "Authorization", "value": f"Bearer {token}"}]}
+def write_users() -> str:
+    """Return both in the format of Web Fuzzing Commons."""
+    headers = {name: {"name": "Authorization", "value": f"Bearer {token}"} for name, token in TOKENS.items()}
+    return json.dumps({"auth": [{"name": name, "fixedHeaders": [header]} for name, header in headers.items()]})
 
 
 def test_it_does_what_it_describes(tmp_path: Path, database_url: str) -> None:
@@ -35,12 +36,14 @@ def test_it_does_what_it_describes(tmp_path: Path, database_url: str) -> None:
     (copy_project(tmp_path) / "tests").symlink_to(PROJECT / "tests")
     (tmp_path / "openapi.json").write_text(json.dumps(describe()))
     (tmp_path / "st.toml").write_text((PROJECT / "tests/schemathesis.toml").read_text() + USERS)
-    (tmp_path / "users.json").write_text(json.dumps({"auth": [write_user("ana"), write_user("ben")]}))
+    (tmp_path / "users.json").write_text(write_users())
     limits = ["--max-examples", str(EXAMPLES), *SEED]
     reports = ["--report-json-path", "report.json", "--report-ndjson-path", "events.ndjson"]
     settings = {"DATABASE_URL": database_url, "JWT_SECRET": SECRET}
 
     with serving("gunicorn", "-b", "127.0.0.1:0", "wsgi:app", cwd=tmp_path, **settings) as server:
+        for number in range(51):  # one more than a page, so that there are cursors
+            server.fetch("POST", "/api/tasks", {"title": f"Task {number}"}, Authorization=f"Bearer {TOKENS['ana']}")
         url = f"http://127.0.0.1:{server.port}"
         done = subprocess.run(
             [BIN / "st", "--config-file", "st.toml", "run", "openapi.json", "--url", url, *limits, *reports],
