@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any
 from uuid import uuid4
 
@@ -23,12 +24,13 @@ _CONTROL = r"\x00-\x1f\x7f-\x9f"  # Unicode's category Cc, whole
 _CONTROL_SPACE = r"\t-\r\x1c-\x1f\x85"  # those of them that Python's strip() takes for whitespace
 _SPACE = r" \xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"  # the rest of that
 _OVERRIDE = r"\u202d\u202e"
-_FORMAT = (  # category Cf of Unicode 16, but for the overrides
+# Category Cf of Unicode 16, but for the overrides. Beyond the BMP there is no escape that both know, and each character
+# stands for itself: JavaScript's RegExp without the flag u, which makers of clients forget, throws at a range there.
+_FORMAT_BEYOND = ((0x110BD,), (0x110CD,), range(0x13430, 0x13440), range(0x1BCA0, 0x1BCA4), range(0x1D173, 0x1D17B))
+_FORMAT = (
     r"\xad\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u180e\u200b-\u200f\u202a-\u202c\u2060-\u2064\u2066-\u206f"
     r"\ufeff\ufff9-\ufffb"
-    # Beyond the BMP there is no escape that both know.
-    "\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0001\U000e0020-\U000e007f"
-)
+) + "".join(map(chr, chain(*_FORMAT_BEYOND, (0xE0001,), range(0xE0020, 0xE0080))))
 _ONE_LINE = Regexp(
     f"^[{_CONTROL_SPACE}{_SPACE}]*"  # trimmed away, as at the end
     f"(?:[{_FORMAT}][{_FORMAT}{_SPACE}]*)?[^{_CONTROL}{_OVERRIDE}{_FORMAT}{_SPACE}]"

@@ -1,5 +1,6 @@
 """The API's description: it says what the code does, all of it, and nothing else."""
 
+import json
 import re
 import sys
 import unicodedata
@@ -222,6 +223,14 @@ def test_title_pattern_agrees_with_unicode(document: Any) -> None:
     assert alone >= set(characters) - blank - control
     assert alone & {char for char in blank if unicodedata.category(char) != "Cn"} == set()
     assert set(characters) - inside == control | {"\u202d", "\u202e"}
+
+
+def test_patterns_have_no_range_beyond_the_bmp(document: Any) -> None:
+    """JavaScript throws at one unless told that the pattern is Unicode, which makers of clients forget."""
+    patterns = re.findall('"pattern": "(.+?)"', json.dumps(document, ensure_ascii=False))
+    beyond = "[\U00010000-\U0010ffff]"
+
+    assert [bool(re.search(f"{beyond}-|-{beyond}", pattern)) for pattern in patterns] == [False] * 7
 
 
 @pytest.mark.parametrize("filling", [" ", "\t", "\u200b", "a", "\u200b ", "a\t", " a"], ids=ascii)
