@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping
-from itertools import chain
 from typing import Any
 from uuid import uuid4
 
@@ -26,11 +25,11 @@ _SPACE = r" \xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"  # the rest o
 _OVERRIDE = r"\u202d\u202e"
 # Category Cf of Unicode 16, but for the overrides. Beyond the BMP there is no escape that both know, and each character
 # stands for itself: JavaScript's RegExp without the flag u, which makers of clients forget, throws at a range there.
-_FORMAT_BEYOND = ((0x110BD,), (0x110CD,), range(0x13430, 0x13440), range(0x1BCA0, 0x1BCA4), range(0x1D173, 0x1D17B))
+_BEYOND_BMP = [0x110BD, 0x110CD, *range(0x13430, 0x13440), *range(0x1BCA0, 0x1BCA4), *range(0x1D173, 0x1D17B), 0xE0001]
 _FORMAT = (
     r"\xad\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u180e\u200b-\u200f\u202a-\u202c\u2060-\u2064\u2066-\u206f"
     r"\ufeff\ufff9-\ufffb"
-) + "".join(map(chr, chain(*_FORMAT_BEYOND, (0xE0001,), range(0xE0020, 0xE0080))))
+) + "".join(map(chr, [*_BEYOND_BMP, *range(0xE0020, 0xE0080)]))
 _ONE_LINE = Regexp(
     f"^[{_CONTROL_SPACE}{_SPACE}]*"  # trimmed away, as at the end
     f"(?:[{_FORMAT}][{_FORMAT}{_SPACE}]*)?[^{_CONTROL}{_OVERRIDE}{_FORMAT}{_SPACE}]"

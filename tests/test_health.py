@@ -86,6 +86,13 @@ def test_readyz_takes_the_next_schema(app: Flask, revision: str, status: int) ->
     assert ready(app)[0] == status
 
 
+def test_readyz_answers_503_before_a_stop(app: Flask) -> None:
+    """Whatever the database says: nobody should come here any more."""
+    app.config["DRAINING"] = True
+
+    assert ready(app) == (503, {"error": "This process is about to stop.", "code": "INTERNAL_ERROR"})
+
+
 def test_readyz_is_never_from_a_cache(app: Flask) -> None:
     """It says what is so now: what was ready may be no more, and may be again."""
     answers = [ready(app)]

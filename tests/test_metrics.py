@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -103,6 +105,19 @@ def test_age_of_the_key_set(make_app: Callable[..., Flask]) -> None:
 
     assert name not in before
     assert time.time() - PATIENCE < look(app)[name] <= time.time()
+
+
+def test_folder_of_counts_is_read(
+    make_app: Callable[..., Flask], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where there is one, what is told is what all processes have counted there, and not what this one has."""
+    app = make_app(**METRICS)
+    app.test_client().get("/healthz")
+    other = "from prometheus_client import Counter; Counter('taskapi_requests', '', ['route']).labels('/x').inc(3)"
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    subprocess.run([sys.executable, "-c", other], check=True)
+
+    assert look(app) == {"taskapi_requests_total /x": 3}
 
 
 @pytest.fixture
