@@ -4,6 +4,7 @@ import json
 import re
 import time
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 from uuid import UUID, uuid5
 
@@ -82,7 +83,8 @@ def _refusal(code: Code, message: str, challenge: str = f'{CHALLENGE}, error="in
     return ApiError(401, code, message, headers={"WWW-Authenticate": challenge})
 
 
-def _json_object(part: str) -> dict[str, Any]:
+@lru_cache(maxsize=256)  # the same few parts come again and again; what they are worth is asked each time
+def _json_object(part: str) -> Mapping[str, Any]:
     value = json.loads(read_base64url(part).decode(), object_pairs_hook=_members, parse_constant=_refuse_constant)
     if not isinstance(value, dict):
         raise ValueError
