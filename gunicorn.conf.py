@@ -3,7 +3,6 @@
 import logging
 import os
 import runpy
-import shutil
 import signal
 import tempfile
 import time
@@ -120,8 +119,10 @@ METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # where the workers' counts meet; p
 
 def on_starting(server: Any) -> None:
     """Make a folder for the counts, unless there is one."""
-    if settings["METRICS"] and METRICS_FOLDER not in os.environ:
-        os.environ[METRICS_FOLDER] = tempfile.mkdtemp(prefix="taskapi-")
+    if settings["METRICS"]:
+        folder = os.environ.get(METRICS_FOLDER) or tempfile.mkdtemp(prefix="taskapi-")
+        os.makedirs(folder, exist_ok=True)
+        os.environ[METRICS_FOLDER] = folder
 
 
 def child_exit(server: Any, worker: Any) -> None:
@@ -135,7 +136,11 @@ def child_exit(server: Any, worker: Any) -> None:
 def on_exit(server: Any) -> None:
     """Remove the counts, unless another master has taken over (SIGUSR2 to this one)."""
     if settings["METRICS"] and not server.reexec_pid:
-        shutil.rmtree(os.environ[METRICS_FOLDER], ignore_errors=True)
+        folder = Path(os.environ[METRICS_FOLDER])
+        for counts in folder.glob("*.db"):
+            counts.unlink()
+        with suppress(OSError):  # somebody else has something there
+            folder.rmdir()
 
 
 def without_request(record: logging.LogRecord) -> bool:
