@@ -118,11 +118,15 @@ METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # where the workers' counts meet; p
 
 
 def on_starting(server: Any) -> None:
-    """Make a folder for the counts, unless there is one."""
+    """Name a folder for the counts, unless it has a name."""
+    if settings["METRICS"] and not os.environ.get(METRICS_FOLDER):
+        os.environ[METRICS_FOLDER] = tempfile.mkdtemp(prefix="taskapi-")
+
+
+def pre_fork(server: Any, worker: Any) -> None:
+    """Make that folder, if it is not there, or no longer: without it no worker could start."""
     if settings["METRICS"]:
-        folder = os.environ.get(METRICS_FOLDER) or tempfile.mkdtemp(prefix="taskapi-")
-        os.makedirs(folder, exist_ok=True)
-        os.environ[METRICS_FOLDER] = folder
+        os.makedirs(os.environ[METRICS_FOLDER], mode=0o700, exist_ok=True)
 
 
 def child_exit(server: Any, worker: Any) -> None:
@@ -160,7 +164,8 @@ logconfig_dict = {
     "handlers": {"stdout": {"class": "logging.StreamHandler", "stream": "ext://sys.stdout", "formatter": "line"}},
     "loggers": {
         "gunicorn.error": {
-            "level": settings["LOG_LEVEL"],
+            # At DEBUG it quotes what it could not read, tokens too.
+            "level": max(settings["LOG_LEVEL"], "INFO", key=logging.getLevelNamesMapping().__getitem__),
             "handlers": ["stdout"],
             "filters": ["without_request"],
             "propagate": False,

@@ -1,12 +1,12 @@
 -- Turns tasks into a table of 16 hash partitions by user_id. psql -v ON_ERROR_STOP=1 -f docs/partition.sql
 -- All or nothing. Reading goes on until the swap at the end; who writes meanwhile waits, and gets 503 after 4.5 s.
--- It needs the room of a second copy. Names, keys and columns stay, so that `flask db check` finds nothing to do.
+-- It needs the room of a second copy. Names, keys, columns, defaults and grants stay, so that `flask db check` finds nothing to do.
 
 BEGIN;
 SET LOCAL lock_timeout = '5s';  -- rather than have everybody queue behind us, give up and be run again
 LOCK TABLE users, tasks IN SHARE ROW EXCLUSIVE MODE;  -- in the order in which deleting a user takes them
 
-CREATE TABLE new_tasks (LIKE tasks) PARTITION BY HASH (user_id);
+CREATE TABLE new_tasks (LIKE tasks INCLUDING DEFAULTS) PARTITION BY HASH (user_id);
 
 -- In a schema of their own, where Alembic does not take them for tables that the models lack. A number that grows only
 -- by copying: rather too large than too small, and a power of two.
@@ -22,6 +22,26 @@ END
 $$;
 
 INSERT INTO new_tasks SELECT * FROM tasks;
+
+-- Whoever may do what, with the table and with its columns (docs/role.sql), may do it still; partitions need no grants.
+DO $$
+DECLARE
+    granted record;
+BEGIN
+    FOR granted IN
+        SELECT privilege_type AS privilege, grantee FROM pg_class, aclexplode(relacl)
+        WHERE pg_class.oid = 'tasks'::regclass AND grantee <> relowner
+        UNION ALL
+        SELECT format('%s (%I)', privilege_type, attname), grantee FROM pg_attribute, aclexplode(attacl)
+        WHERE attrelid = 'tasks'::regclass
+    LOOP
+        EXECUTE format('GRANT %s ON new_tasks TO ', granted.privilege)
+            || CASE granted.grantee WHEN 0 THEN 'PUBLIC' ELSE granted.grantee::regrole::text END;
+    END LOOP;
+    EXECUTE 'ALTER TABLE new_tasks OWNER TO '
+        || (SELECT relowner::regrole::text FROM pg_class WHERE oid = 'tasks'::regclass);
+END
+$$;
 
 DROP TABLE tasks;
 ALTER TABLE new_tasks RENAME TO tasks;

@@ -61,7 +61,7 @@ def verify(header: str, now: float) -> Identity:
         keys = current_app.extensions["taskapi.keys"]
         if not (_header_is_right(parameters) and keys.verify(parameters, signed, read_base64url(signature))):
             raise ValueError
-        claims = _json_object(payload)
+        claims = _verified_json_object(payload)
         if not _claims_are_right(claims, config, now + config["JWT_LEEWAY"]):
             raise ValueError
         identity = Identity(user_id(claims.get("iss", ""), claims["sub"]), _email(claims))
@@ -83,12 +83,16 @@ def _refusal(code: Code, message: str, challenge: str = f'{CHALLENGE}, error="in
     return ApiError(401, code, message, headers={"WWW-Authenticate": challenge})
 
 
-@lru_cache(maxsize=256)  # the same few parts come again and again; what they are worth is asked each time
 def _json_object(part: str) -> Mapping[str, Any]:
     value = json.loads(read_base64url(part).decode(), object_pairs_hook=_members, parse_constant=_refuse_constant)
     if not isinstance(value, dict):
         raise ValueError
     return value
+
+
+# A token comes again and again. Only payloads with a good signature get here, so nobody else can fill this; what they
+# are worth is asked each time.
+_verified_json_object = lru_cache(maxsize=256)(_json_object)
 
 
 def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

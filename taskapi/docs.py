@@ -6,18 +6,20 @@ from hashlib import sha256
 from pathlib import Path
 
 import flask_swagger_ui
-from flask import Blueprint, Response, jsonify
+from flask import Blueprint, Response, jsonify, request
 
+from taskapi.errors import ApiError
 from taskapi.openapi import describe
+from taskapi.wire import if_none_match
 
-bp = Blueprint(
-    "docs",
-    __name__,
-    url_prefix="/api",
-    static_folder=str(Path(flask_swagger_ui.__file__).with_name("dist")),
-    static_url_path="/docs/ui",
-)
+bp = Blueprint("docs", __name__, url_prefix="/api")
 
+# What the page loads, of all that the bundle has; in memory, as each worker sends it whole.
+FILES = {
+    name: Path(flask_swagger_ui.__file__).with_name("dist").joinpath(name).read_bytes()
+    for name in ("swagger-ui.css", "swagger-ui-bundle.js")
+}
+ETAGS = {name: f'"{sha256(content).hexdigest()}"' for name, content in FILES.items()}
 PAGE = Path(__file__).with_name("docs.html").read_text()
 
 
@@ -46,6 +48,18 @@ POLICY = "; ".join(
 def openapi() -> Response:
     """The OpenAPI document."""
     return jsonify(describe())
+
+
+@bp.get("/docs/ui/<name>")
+def static(name: str) -> Response:
+    """One of the page's files, or 304 if the browser has it."""
+    if name not in FILES:
+        raise ApiError(404, "NOT_FOUND")
+    mimetype = "text/css" if name.endswith("css") else "text/javascript"
+    response = Response(FILES[name], mimetype=mimetype, headers={"ETag": ETAGS[name], "Cache-Control": "no-cache"})
+    if if_none_match(request.headers.get("If-None-Match"), ETAGS[name]):
+        response.status_code = 304
+    return response
 
 
 @bp.get("/docs")

@@ -66,7 +66,7 @@ def _end(response: Response) -> Response:
             fields["traceback"] = _stack(g.error)
     if current_app.debug:  # where a line shows nothing but its message
         told = [str(fields[name]) for name in ("error", "traceback") if name in fields]
-        message = "\n".join([f"{message} {fields['milliseconds']} ms, {fields['statements']} statements", *told])
+        message = "\n".join([f"{message} {fields['milliseconds']} ms, statements: {fields['statements']}", *told])
     current_app.logger.log(_level(status), message, extra=fields)
     return response
 

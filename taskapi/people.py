@@ -8,6 +8,7 @@ from typing import Any
 import click
 import orjson
 from sqlalchemy import ColumnElement, Connection, Row, Select, delete, func, select
+from sqlalchemy.exc import DBAPIError
 
 from taskapi.database import db
 from taskapi.schemas import UUID_FORM
@@ -108,8 +109,11 @@ def _transaction(level: str, begin: str) -> Iterator[Connection]:
             connection.exec_driver_sql(begin)  # Python's sqlite3 begins no transaction for a SELECT
         else:
             connection.execution_options(isolation_level=level)
-        yield connection
-        connection.commit()
+        try:
+            yield connection
+            connection.commit()
+        except DBAPIError as error:  # one with fewer rights than this needs, or gone
+            raise click.ClickException(str(error.orig).strip()) from None
 
 
 def _find(connection: Connection, statement: Select[Any]) -> Row[Any]:

@@ -210,8 +210,8 @@ def test_readable_lines(make_app: Callable[..., Flask], capsys: pytest.CaptureFi
 
     output = re.sub(r"[0-9.]+ ms", "0.0 ms", re.sub("[0-9T:.-]+Z", "TIME", capsys.readouterr().out)).splitlines()
     assert output[:3] == [
-        "TIME INFO my-request GET /api/tasks 200 0.0 ms, 1 statements",
-        "TIME ERROR my-request GET /broken 500 0.0 ms, 0 statements",
+        "TIME INFO my-request GET /api/tasks 200 0.0 ms, statements: 1",
+        "TIME ERROR my-request GET /broken 500 0.0 ms, statements: 0",
         "KeyError",
     ]
     assert output[-1] == "KeyError"
@@ -246,7 +246,7 @@ def test_second_app_logs_once(make_app: Callable[..., Flask], capsys: pytest.Cap
     [
         (
             "flask run --no-reload --port 0",
-            r"[0-9-]+T[0-9:.]+Z ERROR my-request GET /api/tasks 500 [0-9.]+ ms, 1 statements",
+            r"[0-9-]+T[0-9:.]+Z ERROR my-request GET /api/tasks 500 [0-9.]+ ms, statements: 1",
         ),
         ("gunicorn --bind 127.0.0.1:0 wsgi:app", r'\{"time": ?"[0-9-]+T[0-9:.]+Z".+"request_id": ?"my-request".+\}'),
     ],

@@ -11,6 +11,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from alembic.script import ScriptDirectory
 from flask import Flask
 from flask_migrate import downgrade, upgrade
 from sqlalchemy import delete, inspect, select, text
@@ -27,7 +28,7 @@ NAMES_HAVE_TO_BE_UNIQUE = """
 import sqlalchemy as sa
 from alembic import op
 
-revision, down_revision = "0002", "0001"
+revision, down_revision = "{next}", "{head}"
 
 
 def upgrade():
@@ -38,20 +39,20 @@ def upgrade():
 
 
 # As the README has one write it: what the code before it does not know may be empty.
-TASKS_GET_A_DAY = """
+ANOTHER_COLUMN = """
 import sqlalchemy as sa
 from alembic import op
 
-revision, down_revision = "0002", "0001"
+revision, down_revision = "{next}", "{head}"
 
 
 def upgrade():
-    op.add_column("tasks", sa.Column("due_on", sa.Date()))
+    op.add_column("tasks", sa.Column("of_a_test", sa.Date()))
 
 
 def downgrade():
     with op.batch_alter_table("tasks") as batch:
-        batch.drop_column("due_on")
+        batch.drop_column("of_a_test")
 """
 UP_AND_DOWN = ["upgrade", "downgrade", "upgrade"]
 
@@ -59,7 +60,9 @@ UP_AND_DOWN = ["upgrade", "downgrade", "upgrade"]
 def scripts_with(folder: Path, migration: str) -> Path:
     """Return a copy of the migrations with one more."""
     scripts = shutil.copytree(MIGRATIONS, folder / "migrations")
-    (scripts / "versions" / "0002_another.py").write_text(migration)
+    head = str(ScriptDirectory(str(MIGRATIONS)).get_current_head())
+    text = migration.replace("{head}", head).replace("{next}", f"{int(head) + 1:04}")
+    (scripts / "versions" / "another.py").write_text(text)
     return scripts
 
 
@@ -151,7 +154,7 @@ def test_failed_migration_leaves_nothing(app: Flask) -> None:
 def test_upgrade_and_downgrade_while_serving(app: Flask, ana: Person, tmp_path: Path, database_url: str) -> None:
     """The code before a migration serves during it and after it, on a filled table, and says that it is ready."""
     app.test_cli_runner().invoke(args=["seed", "big@example.com", "--count", "20000"])
-    folder, scripts = copy_project(tmp_path), scripts_with(tmp_path, TASKS_GET_A_DAY)
+    folder, scripts = copy_project(tmp_path), scripts_with(tmp_path, ANOTHER_COLUMN)
     settings = {"DATABASE_URL": database_url, "JWT_SECRET": SECRET, "FLASK_APP": "wsgi"}
     over, statuses = Event(), Counter[int]()
 
@@ -179,7 +182,7 @@ def test_upgrade_gives_way(app: Flask, ana: Person, tmp_path: Path, database_url
     """Where somebody holds the table, it gives up before a request would, and has changed nothing."""
     ana.make()
     before = schema(app)
-    scripts = scripts_with(tmp_path, TASKS_GET_A_DAY)
+    scripts = scripts_with(tmp_path, ANOTHER_COLUMN)
 
     with app.app_context():
         db.session.execute(text("BEGIN IMMEDIATE" if database_url.startswith("sqlite") else "LOCK TABLE tasks"))
@@ -190,7 +193,7 @@ def test_upgrade_gives_way(app: Flask, ana: Person, tmp_path: Path, database_url
     assert schema(app) == before
     with app.app_context():
         upgrade(directory=str(scripts))
-    assert schema(app)["tasks"]["columns"].keys() == {*before["tasks"]["columns"], "due_on"}
+    assert schema(app)["tasks"]["columns"].keys() == {*before["tasks"]["columns"], "of_a_test"}
     assert ana.titles() == ["Water the plants"]
 
 

@@ -148,6 +148,7 @@ def nginx(folder: Path, first: int, second: int) -> Iterator[Nginx]:
             process.wait(PATIENCE)
         finally:
             process.kill()
+            process.wait()
 
 
 def wait_for(port: int, process: subprocess.Popen[bytes], folder: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any, get_args
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from taskapi import REQUEST_HEADERS, RESPONSE_HEADERS, schemas
@@ -90,6 +91,24 @@ def test_each_operation_has_a_summary_and_examples(document: Any) -> None:
             assert all("example" in content for content in contents)
     for response in document["components"]["responses"].values():
         assert response["content"]["application/json"]["examples"]
+
+
+def test_examples_are_as_described(document: Any) -> None:
+    """What a reader copies from is right: of tasks, bodies and errors alike."""
+    responses = document["components"]["responses"].values()
+    bodies = [one for operation in operations(document).values() for one in operation["responses"].values()]
+    bodies += [operation["requestBody"] for operation in operations(document).values() if "requestBody" in operation]
+    contents = [one["content"]["application/json"] for one in [*responses, *bodies] if "application/json" in str(one)]
+    examples = [
+        (content["schema"], example)
+        for content in contents
+        for example in [content.get("example"), *(each["value"] for each in content.get("examples", {}).values())]
+        if example is not None
+    ]
+
+    assert len(examples) > 20
+    for schema, example in examples:
+        Draft202012Validator(schema | {"components": document["components"]}).validate(example)
 
 
 @pytest.mark.parametrize(
@@ -267,14 +286,19 @@ def test_page_brings_its_files(client: FlaskClient) -> None:
 
     assert paths == ["data:,", "/api/docs/ui/swagger-ui.css", "/api/docs/ui/swagger-ui-bundle.js"]
     for path in paths[1:]:
-        with client.get(path) as response:
-            assert response.status_code == 200
+        whole = client.get(path)
+        etag = whole.headers["ETag"]
+        again = client.get(path, headers={"If-None-Match": etag, "If-Match": '"x"', "Range": "bytes=0-1"})
+        other = client.get(path, headers={"If-None-Match": '"x"', "If-Match": '"x"', "Range": "bytes=0-1"})
+
+        assert (whole.status_code, again.status_code, again.data) == (200, 304, b"")
+        assert (other.status_code, other.data) == (200, whole.data)
     assert re.findall("https?://", page) == []
 
 
 def test_missing_file_is_not_found(client: FlaskClient) -> None:
     """Nothing but the bundle is given out, and errors have their shape there too."""
-    names = ["nothing", "../docs.py", "%2e%2e/docs.py", "..%2f..%2fdocs.py", ""]
+    names = ["nothing", "oauth2-redirect.html", "../docs.py", "%2e%2e/docs.py", "..%2f..%2fdocs.py", ""]
     answers: list[Any] = [client.get(f"/api/docs/ui/{name}") for name in names]
 
     assert [(answer.status_code, answer.json["code"]) for answer in answers] == [(404, "NOT_FOUND")] * len(names)

@@ -13,6 +13,7 @@ from sqlalchemy import event
 from taskapi.database import db
 from tests.people import Person
 from tests.servers import PROJECT
+from tests.test_role import CLEAN_UP
 
 pytestmark = [pytest.mark.own_database, pytest.mark.usefixtures("frozen")]
 
@@ -151,3 +152,25 @@ def test_schema_is_what_the_models_say(app: Flask, execute: Callable[[str], list
     assert of_ana == opened_by(execute, f"DELETE FROM users WHERE id = '{ANA}'")
     execute(f"DELETE FROM users WHERE id = '{ANA}'")
     assert (ana.stored(), len(ben.stored())) == ([], 1)
+
+
+def test_grants_and_defaults_stay(execute: Callable[[str], list[Any]]) -> None:
+    """Who could do what before can do it after, owner and single columns included; a server default is kept."""
+    execute((PROJECT / "docs" / "role.sql").read_text())
+    execute("GRANT SELECT (id) ON tasks TO PUBLIC; ALTER TABLE tasks ALTER is_completed SET DEFAULT false")
+    of_table = """
+        SELECT relowner::regrole::text, (SELECT array_agg(acl::text ORDER BY acl::text) FROM unnest(relacl) acl)
+        FROM pg_class WHERE oid = 'tasks'::regclass
+    """
+    of_columns = """
+        SELECT attname, attacl::text, pg_get_expr(adbin, adrelid)
+        FROM pg_attribute LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
+        WHERE attrelid = 'tasks'::regclass AND attnum > 0 ORDER BY attname
+    """
+    before = execute(of_table), execute(of_columns)
+
+    execute((PROJECT / "docs" / "partition.sql").read_text())
+    after = execute(of_table), execute(of_columns)
+    execute(CLEAN_UP)
+
+    assert after == before
