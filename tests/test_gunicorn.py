@@ -230,6 +230,22 @@ def test_reload_keeps_serving(server: Server) -> None:
     assert server.stdout.read_text().count("Booting worker") == 2
 
 
+def test_request_that_breaks_off_is_not_logged(tmp_path: Path, sqlite_url: str) -> None:
+    """Not even at LOG_LEVEL=DEBUG, where gunicorn would quote what it has got."""
+    settings = {"JWT_SECRET": SECRET, "DATABASE_URL": sqlite_url, "LOG_LEVEL": "DEBUG"}
+    command = ("gunicorn", "--bind", "127.0.0.1:0", "wsgi:app")
+    with serving(*command, cwd=copy_project(tmp_path), **settings) as server:
+        for request in (b"GET /api/tasks?q=Water", f"GET / HTTP/1.1\r\nAuthorization: {BEARER}".encode()):
+            with socket.create_connection(("127.0.0.1", server.port)) as client:
+                client.sendall(request)
+                client.shutdown(socket.SHUT_WR)
+                drain(client)
+        server.fetch("GET", f"/api/tasks/{'0' * 8}")
+
+    log = server.stderr.read_text() + server.stdout.read_text()
+    assert [] == [secret for secret in (BEARER[-20:], "Water", "0" * 8) if secret in log]
+
+
 def test_stop_is_announced(server: Server) -> None:
     """/readyz turns 503 first, while all is served; then the door closes, and who is inside gets one last answer."""
     with closing(HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)) as kept:

@@ -1,6 +1,7 @@
 """/metrics: what Prometheus is told, by one process and by several."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from contextlib import closing
 from pathlib import Path
 from urllib.request import urlopen
 
+import psutil
 import psycopg2
 import pytest
 from flask import Flask
@@ -153,6 +155,23 @@ def test_workers_count_together(server: Server, tmp_path: Path) -> None:
     assert after["taskapi_requests_total GET /api/tasks 200"] == 41
     assert after["taskapi_pool_connections_in_use"] == 0
     assert len(list(tmp_path.glob("taskapi-*/counter_*.db"))) >= 2
+    server.process.terminate()
+    assert server.process.wait(PATIENCE) == 0
+    assert list(tmp_path.glob("taskapi-*")) == []
+
+
+def test_lost_folder_of_counts_is_made_anew(server: Server, tmp_path: Path) -> None:
+    """Whoever cleans up after others does not stop the next worker."""
+    server.fetch("GET", "/healthz")
+    (folder,) = tmp_path.glob("taskapi-*")
+    shutil.rmtree(folder)
+    psutil.Process(server.process.pid).children()[0].kill()
+
+    deadline = time.monotonic() + PATIENCE
+    while server.stdout.read_text().count("Booting worker") < 3:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert server.fetch("GET", "/healthz") == (200, {"status": "ok"})
     server.process.terminate()
     assert server.process.wait(PATIENCE) == 0
     assert list(tmp_path.glob("taskapi-*")) == []

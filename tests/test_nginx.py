@@ -404,3 +404,24 @@ def test_too_large_a_request_is_refused_in_one_shape(behind: Nginx) -> None:
             assert (413, TOO_LARGE) == ana.ask("POST", body={"title": "a" * kilobytes * 1024})[::2]
     with behind.client(1) as ana:
         assert (400, BAD) == ana.ask("GET", "/healthz", Cookie="a" * 40000)[::2]
+
+
+@pytest.mark.parametrize(
+    ("line", "status", "body"),
+    [
+        ("GET /api/%00 HTTP/1.1", 400, BAD),
+        ("GET /api/ta sks HTTP/1.1", 400, BAD),
+        ("CONNECT a:1 HTTP/1.1", 400, BAD),
+        (f"GET /api/tasks?q={'a' * 9000} HTTP/1.1", 414, BAD),
+    ],
+    ids=["NUL", "space", "CONNECT", "long"],
+)
+def test_unreadable_request_is_refused_in_one_shape(behind: Nginx, line: str, status: int, body: object) -> None:
+    """Also one of which nginx could not read the first line."""
+    context = ssl.create_default_context(cafile=str(behind.certificate))
+    with socket.create_connection(("127.0.0.1", behind.port), PATIENCE) as plain:
+        with context.wrap_socket(plain, server_hostname="127.0.0.1") as connection:
+            connection.sendall(f"{line}\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode())
+            head, _, content = b"".join(iter(lambda: connection.recv(65536), b"")).partition(b"\r\n\r\n")
+
+    assert (int(head.split()[1]), json.loads(content)) == (status, body)
