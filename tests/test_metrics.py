@@ -162,12 +162,14 @@ def test_workers_count_together(server: Server, tmp_path: Path) -> None:
 
 def test_lost_folder_of_counts_is_made_anew(server: Server, tmp_path: Path) -> None:
     """Whoever cleans up after others does not stop the next worker."""
-    server.fetch("GET", "/healthz")
+    deadline = time.monotonic() + PATIENCE
+    while len(list(tmp_path.glob("taskapi-*/gauge_livesum_*.db"))) < 2:  # the last file that a worker makes at its start
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
     (folder,) = tmp_path.glob("taskapi-*")
     shutil.rmtree(folder)
     psutil.Process(server.process.pid).children()[0].kill()
 
-    deadline = time.monotonic() + PATIENCE
     while server.stdout.read_text().count("Booting worker") < 3:
         assert time.monotonic() < deadline
         time.sleep(0.01)
