@@ -163,7 +163,7 @@ def test_workers_count_together(server: Server, tmp_path: Path) -> None:
 def test_lost_folder_of_counts_is_made_anew(server: Server, tmp_path: Path) -> None:
     """Whoever cleans up after others does not stop the next worker."""
     deadline = time.monotonic() + PATIENCE
-    while len(list(tmp_path.glob("taskapi-*/gauge_livesum_*.db"))) < 2:  # the last file that a worker makes at its start
+    while len(list(tmp_path.glob("taskapi-*/gauge_livesum_*.db"))) < 2:  # a worker's last file at its start
         assert time.monotonic() < deadline
         time.sleep(0.01)
     (folder,) = tmp_path.glob("taskapi-*")
