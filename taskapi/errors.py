@@ -65,7 +65,8 @@ class ApiError(Exception):
         self.body: dict[str, Any] = {"error": message or SENTENCES[status], "code": code}
         if details:
             self.body["details"] = details
-        self.headers = headers or {}
+        self.headers = {"Retry-After": RETRY_AFTER} if status == 503 else {}
+        self.headers |= headers or {}
 
 
 def init_app(app: Flask) -> None:
@@ -101,7 +102,7 @@ def _database(error: SQLAlchemyError) -> Response:
     """503 where waiting helps, else 500."""
     g.error = error  # for the log
     if is_unavailable(error):
-        return _answer(ApiError(503, "DATABASE_ERROR", headers={"Retry-After": RETRY_AFTER}))
+        return _answer(ApiError(503, "DATABASE_ERROR"))
     return _answer(ApiError(500, "DATABASE_ERROR"))
 
 

@@ -9,7 +9,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from taskapi.database import MIGRATIONS, run
-from taskapi.errors import RETRY_AFTER, ApiError, Code, is_unavailable
+from taskapi.errors import ApiError, is_unavailable
 
 bp = Blueprint("health", __name__)
 
@@ -26,7 +26,7 @@ def healthz() -> Response:
 def readyz() -> Response:
     """The database answers and has the schema of this code, and the process is not about to stop."""
     if current_app.config.get("DRAINING"):  # gunicorn.conf.py says so
-        raise _unready("INTERNAL_ERROR", "This process is about to stop.")
+        raise ApiError(503, "INTERNAL_ERROR", "This process is about to stop.")
     g.database_deadline = monotonic() + READY_LIMIT
     try:
         revisions = [row.version_num for row in run(text("SELECT version_num FROM alembic_version")).rows]
@@ -36,12 +36,8 @@ def readyz() -> Response:
         revisions = []  # not even the table is there
     # The next one too: an upgrade comes before the code that it is for, and must not take what serves out of service.
     if revisions not in ([_head()], [f"{int(_head()) + 1:04}"]):
-        raise _unready("DATABASE_ERROR", "The database's schema is not current.")
+        raise ApiError(503, "DATABASE_ERROR", "The database's schema is not current.")
     return jsonify({"status": "ok"})
-
-
-def _unready(code: Code, message: str) -> ApiError:
-    return ApiError(503, code, message, headers={"Retry-After": RETRY_AFTER})
 
 
 @cache

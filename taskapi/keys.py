@@ -77,7 +77,7 @@ class KeySet:
             self._refresh(FIRST)
             if not self._has_keys():
                 message = "There are no keys to verify tokens with; try again."
-                raise ApiError(503, "INTERNAL_ERROR", message, headers={"Retry-After": str(FIRST)})
+                raise ApiError(503, "INTERNAL_ERROR", message)
         # Beside the request, unless the keys were last seen so long ago that they may well have been withdrawn.
         self._refresh(RENEWAL, wait=monotonic() - self._begun[RENEWAL] > STALE_LIMIT)
         if self._is_signed(header, signed, signature):

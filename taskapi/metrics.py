@@ -14,59 +14,60 @@ METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}  # whoeve
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 
-def init_app(app: Flask) -> None:
-    """Count and time requests, and add /metrics, where the setting says so."""
-    if not app.config["METRICS"]:
-        return
-    # Not above: it decides as it is imported whether there are several processes (gunicorn.conf.py says so).
-    from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-    from prometheus_client.multiprocess import MultiProcessCollector
+class Metrics:
+    """What this process counts, or where several count together all of them."""
 
-    own = CollectorRegistry()
-    answered = Counter("taskapi_requests", "Requests answered.", ["route", "method", "status"], registry=own)
-    seconds = Histogram(
-        "taskapi_request_seconds", "Time from request to answer.", ["route", "method"], registry=own, buckets=BUCKETS
-    )
-    retries = Counter("taskapi_statement_retries", "Statements run again on a fresh connection.", registry=own)
-    in_use = Gauge(
-        "taskapi_pool_connections_in_use", "Database connections in use.", registry=own, multiprocess_mode="livesum"
-    )
-    keys_loaded = Gauge(
-        "taskapi_key_set_loaded_timestamp_seconds",
-        "When the process with the oldest key set loaded it.",
-        ["url"],  # so that a process without one says nothing
-        registry=own,
-        multiprocess_mode="livemin",
-    )
-    bp = Blueprint("metrics", __name__)
+    def __init__(self, app: Flask) -> None:
+        # Not above: it decides as it is imported whether there are several processes (gunicorn.conf.py says so).
+        from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-    @bp.get("/metrics")
-    def metrics() -> Response:
-        registry = own
+        self._app, self._registry = app, CollectorRegistry()
+        more: Any = {"registry": self._registry}
+        of_request = ["route", "method"]
+        self._answered = Counter("taskapi_requests", "Requests answered.", [*of_request, "status"], **more)
+        timed = {"buckets": BUCKETS, **more}
+        self._seconds = Histogram("taskapi_request_seconds", "From request to answer.", of_request, **timed)
+        self._retries = Counter("taskapi_statement_retries", "Statements run again on a fresh connection.", **more)
+        added = {"multiprocess_mode": "livesum", **more}
+        self.in_use = Gauge("taskapi_pool_connections_in_use", "Database connections in use.", **added)
+        oldest = {"multiprocess_mode": "livemin", **more}
+        # By url, so that a process without a key set says nothing.
+        name = "taskapi_key_set_loaded_timestamp_seconds"
+        self._loaded = Gauge(name, "When the oldest key set was loaded.", ["url"], **oldest)
+
+    def count(self, response: Response) -> Response:
+        """Count an answer, after the request."""
+        route = request.url_rule.rule if request.url_rule else "none"
+        method = request.method if request.method in METHODS else "other"
+        self._answered.labels(route, method, response.status_code).inc()
+        self._seconds.labels(route, method).observe(perf_counter() - g.began)
+        self._retries.inc(g.get("retries", 0))
+        loaded_at = self._app.extensions["taskapi.keys"].loaded_at
+        if loaded_at is not None:
+            self._loaded.labels(self._app.config["JWT_JWKS_URL"]).set(loaded_at)
+        return response
+
+    def show(self) -> Response:
+        """The page that Prometheus reads."""
+        from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+        from prometheus_client.multiprocess import MultiProcessCollector
+
+        registry = self._registry
         if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
             registry = CollectorRegistry()
             MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         return Response(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
 
-    @app.after_request
-    def count(response: Response) -> Response:
-        route = request.url_rule.rule if request.url_rule else "none"
-        method = request.method if request.method in METHODS else "other"
-        answered.labels(route, method, response.status_code).inc()
-        seconds.labels(route, method).observe(perf_counter() - g.began)
-        retries.inc(g.get("retries", 0))
-        loaded = app.extensions["taskapi.keys"].loaded_at
-        if loaded is not None:
-            keys_loaded.labels(app.config["JWT_JWKS_URL"]).set(loaded)
-        return response
 
-    def taken(*_: Any) -> None:
-        in_use.inc()
-
-    def given_back(*_: Any) -> None:
-        in_use.dec()
-
+def init_app(app: Flask) -> None:
+    """Count and time requests, and add /metrics, where the setting says so."""
+    if not app.config["METRICS"]:
+        return
+    metrics = Metrics(app)
+    bp = Blueprint("metrics", __name__)
+    bp.get("/metrics")(metrics.show)
     app.register_blueprint(bp)
+    app.after_request(metrics.count)
     with app.app_context():
-        event.listen(db.engines[AUTOCOMMIT], "checkout", taken)
-        event.listen(db.engines[AUTOCOMMIT], "checkin", given_back)
+        event.listen(db.engines[AUTOCOMMIT], "checkout", lambda *_: metrics.in_use.inc())
+        event.listen(db.engines[AUTOCOMMIT], "checkin", lambda *_: metrics.in_use.dec())

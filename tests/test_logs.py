@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+import runpy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -148,18 +149,19 @@ def test_databases_fault_is_in_its_requests_line(
 
 def test_health_is_quiet(make_app: Callable[..., Flask], capsys: pytest.CaptureFixture[str]) -> None:
     """Somebody asks every second, and reads the answer."""
-    app = make_app(LOG_LEVEL="DEBUG")
+    app = make_app(LOG_LEVEL="DEBUG", METRICS="1")
     with app.app_context():
         db.session.execute(text("DELETE FROM alembic_version"))
         db.session.commit()
     capsys.readouterr()
 
-    for path in ("/healthz", "/readyz"):
+    for path in ("/healthz", "/readyz", "/metrics"):
         app.test_client().get(path)
 
     assert [(line["level"], line["message"]) for line in lines(capsys) if "route" in line] == [
         ("DEBUG", "GET /healthz 200"),
         ("DEBUG", "GET /readyz 503"),
+        ("DEBUG", "GET /metrics 200"),
     ]
 
 
@@ -290,3 +292,22 @@ def test_gunicorns_lines_keep_to_the_level(tmp_path: Path) -> None:
 
     levels = {json.loads(line)["level"] for line in result.stdout.splitlines()}
     assert (result.returncode != 0, levels) == (True, {"ERROR"})
+
+
+def test_gunicorns_lines_hold_no_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it fails itself, or can't read a request, it would say what was asked for."""
+    monkeypatch.setenv("JWT_SECRET", SECRET)
+    conf = runpy.run_path(str(copy_project(tmp_path) / "gunicorn.conf.py"))
+    asked = ("GET", "/api/tasks?q=sought-after")
+    records = [
+        logging.LogRecord("gunicorn.error", logging.ERROR, "", 0, "Error handling request %s %s", asked, None),
+        logging.LogRecord("gunicorn.error", logging.ERROR, "", 0, "Error handling request %s", asked[1:], None),
+        logging.LogRecord("gunicorn.error", logging.WARNING, "", 0, "Invalid request from ip=::1: sought", (), None),
+    ]
+
+    assert [conf["without_request"](record) for record in records] == [True] * 3
+    assert [record.getMessage() for record in records] == [
+        "Error handling request",
+        "Error handling request",
+        "Invalid request from ip=::1",
+    ]

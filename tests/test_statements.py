@@ -6,12 +6,10 @@ from uuid import uuid4
 
 import pytest
 from flask import Flask
-from sqlalchemy import event
 
 from taskapi import store
-from taskapi.database import db
 from taskapi.schemas import TaskSchema
-from tests.people import Person
+from tests.people import Person, listening
 from tests.servers import Proxy
 
 FIELDS = ["id", "user_id", "title", "description", "is_completed", "created_at", "updated_at"]
@@ -27,13 +25,8 @@ def statements(app: Flask) -> Iterator[list[str]]:
         autocommit = driver.autocommit if hasattr(driver, "autocommit") else driver.isolation_level is None
         seen.append(("" if autocommit else "+") + statement.split()[0])
 
-    with app.app_context():
-        engines = list(db.engines.values())
-    for engine in engines:
-        event.listen(engine, "before_cursor_execute", note)
-    yield seen
-    for engine in engines:
-        event.remove(engine, "before_cursor_execute", note)
+    with listening(app, note):
+        yield seen
 
 
 def test_a_request_is_one_round_trip(make_app: Callable[..., Flask], postgresql_url: str) -> None:
