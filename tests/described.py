@@ -3,19 +3,20 @@
 import json
 import re
 from functools import cache
-from typing import Any
+from typing import Any, get_args
 
 from flask.testing import FlaskClient
 from jsonschema import Draft202012Validator
 
-from taskapi.openapi import ERRORS, RESPONSE_HEADERS, describe
+from taskapi.errors import Code
+from taskapi.openapi import describe
 
 # What any path may answer: the shape that is left where no operation is described.
 ERROR = {
     "type": "object",
     "properties": {
         "error": {"type": "string"},
-        "code": {"enum": sorted({code for _, _, codes, _ in ERRORS.values() for code in codes})},
+        "code": {"enum": get_args(Code)},
         "details": {"type": "object"},
     },
     "required": ["error", "code"],
@@ -44,7 +45,7 @@ def check(method: str, path: str, status: int, headers: Any, body: bytes) -> Non
     described = operation["responses"].get(str(status))
     assert described is not None, f"{method} {path} answers {status}"
     response = _resolve(described)
-    shown = {name for name in RESPONSE_HEADERS if name in headers}
+    shown = {name for name in describe()["components"]["headers"] if name in headers}
     required = {name for name, header in response["headers"].items() if _resolve(header)["required"]}
     assert required <= shown <= set(response["headers"]), f"{method} {path} {status} has {sorted(shown)}"
     for media_type, content in response.get("content", {}).items() if method != "HEAD" else ():

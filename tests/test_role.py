@@ -11,7 +11,7 @@ from flask_migrate import downgrade, upgrade
 from psycopg2.errors import InsufficientPrivilege
 
 from taskapi import create_app
-from taskapi.openapi import EXAMPLE
+from taskapi.openapi import describe
 from taskapi.schemas import UPDATE
 from tests.conftest import dispose
 from tests.people import SECRET, Person
@@ -113,7 +113,9 @@ def drive(app: Flask) -> dict[str, int]:
     old = call("get", ana, "GET", path)
     call("get what it has", ana, "GET", path, headers={"If-None-Match": old})
     call("get nothing", ana, "GET", f"/api/tasks/{uuid4()}")
-    everything = {name: EXAMPLE[name] for name in UPDATE.load_fields}
+    found = describe()["paths"]["/api/tasks/{id}"]["get"]["responses"]["200"]
+    example = found["content"]["application/json"]["example"]
+    everything = {name: example[name] for name in UPDATE.load_fields}
     new = call("change everything", ana, "PATCH", path, json=everything)
     call("update an old version", ana, "PUT", path, json={"title": "Old"}, headers={"If-Match": old})
     call("delete an old version", ana, "DELETE", path, headers={"If-Match": old})
