@@ -4,7 +4,7 @@ gunicorn.conf.py runs this file by its path, in the master: it imports nothing o
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -22,8 +22,7 @@ MIN_SECRET_BYTES = 32
 # Public keys alone: with one of these no secret is shared (RFC 7518 section 3.1, RFC 8037 section 3.1).
 ALGORITHMS = ("RS256", "ES256", "EdDSA")
 
-_TRUE = {"1", "t", "true", "y", "yes", "on"}  # what the flask command takes; Flask itself takes "off" too
-_FALSE = {"0", "f", "false", "n", "no", "off"}
+_TRUE = {"1", "t", "true", "y", "yes", "on"}  # of FLASK_DEBUG, as the flask command takes it; Flask takes "off" too
 _LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 # RFC 6454 section 6.2: what a browser puts into Origin, lower case and without a path.
@@ -48,6 +47,8 @@ def load(environ: Mapping[str, str]) -> dict[str, Any]:
     """
     given = {name: value for name, value in environ.items() if value}
     debug = given.get("FLASK_DEBUG", "").lower() in _TRUE
+    leeway = given.get("JWT_LEEWAY", "30")
+    _require(re.fullmatch("[0-9]{1,9}", leeway), "JWT_LEEWAY", "must be a whole number of seconds")
     return {
         "DEBUG": debug,
         "MAX_CONTENT_LENGTH": MAX_BODY + 1,  # where werkzeug stops reading
@@ -55,11 +56,21 @@ def load(environ: Mapping[str, str]) -> dict[str, Any]:
         **_verification(given, debug),
         "JWT_ISSUER": given.get("JWT_ISSUER"),
         "JWT_AUDIENCE": given.get("JWT_AUDIENCE"),
-        "JWT_LEEWAY": _seconds("JWT_LEEWAY", given.get("JWT_LEEWAY", "30")),
+        "JWT_LEEWAY": int(leeway),
         "FRONTEND_ORIGINS": _origins(given.get("FRONTEND_URL", "http://localhost:3000")),
-        "METRICS": _is_on("METRICS", given.get("METRICS", "0")),
-        "LOG_LEVEL": _log_level(given.get("LOG_LEVEL", "INFO")),
+        "METRICS": _one_of(("0", "1"), "METRICS", given.get("METRICS", "0")) == "1",
+        "LOG_LEVEL": _one_of(_LOG_LEVELS, "LOG_LEVEL", given.get("LOG_LEVEL", "INFO").upper()),
     }
+
+
+def _require(is_right: object, name: str, problem: str) -> None:
+    if not is_right:
+        raise SettingsError(name, problem)
+
+
+def _one_of(values: Sequence[str], name: str, value: str) -> str:
+    _require(value in values, name, f"must be one of {', '.join(values)}")
+    return value
 
 
 def _database_url(url: str) -> str:
@@ -67,73 +78,45 @@ def _database_url(url: str) -> str:
     if re.match("sqlite:///(?!:memory:).", url):
         return url
     url, of_postgresql = re.subn(r"^postgres(?:ql)?(?:\+psycopg2)?://", "postgresql://", url)
-    if not of_postgresql:
-        raise SettingsError("DATABASE_URL", "must begin with postgresql:// or postgres://, or be sqlite:/// and a file")
+    _require(of_postgresql, "DATABASE_URL", "must begin with postgresql:// or postgres://, or be sqlite:/// and a file")
     try:
         parse_dsn(url)
-    except ProgrammingError:
-        # Its message quotes the URL, password included.
+    except ProgrammingError:  # whose message quotes the URL, password included
         raise SettingsError("DATABASE_URL", "is not a URL that libpq can read") from None
     return url
 
 
 def _verification(given: Mapping[str, str], debug: bool) -> dict[str, Any]:
     """Return what verifies tokens: a secret or, with its algorithms, the URL of a key set."""
-    secret, url = given.get("JWT_SECRET"), given.get("JWT_JWKS_URL")
-    if url and secret == DEVELOPMENT_SECRET:
-        secret = None  # .flaskenv's, which gives way to what .env says
-    if secret and url:
-        raise SettingsError("JWT_SECRET", "and JWT_JWKS_URL exclude each other")
-    if url:
-        return {"JWT_SECRET": None, "JWT_JWKS_URL": _jwks_url(url, given), "JWT_ALGORITHMS": _algorithms(given)}
-    if "JWT_ALGORITHMS" in given:
-        raise SettingsError("JWT_ALGORITHMS", "goes with JWT_JWKS_URL; a JWT_SECRET means HS256")
-    return {"JWT_SECRET": _secret(secret, debug), "JWT_JWKS_URL": None}
+    secret, url = given.get("JWT_SECRET", ""), given.get("JWT_JWKS_URL")
+    if url is None:
+        _require("JWT_ALGORITHMS" not in given, "JWT_ALGORITHMS", "goes with JWT_JWKS_URL; a JWT_SECRET means HS256")
+        _check_secret(secret, debug)
+        return {"JWT_SECRET": secret, "JWT_JWKS_URL": None}
+    # .flaskenv's secret gives way to what .env says.
+    _require(secret in ("", DEVELOPMENT_SECRET), "JWT_SECRET", "and JWT_JWKS_URL exclude each other")
+    _require(_is_url(url, _JWKS_URL), "JWT_JWKS_URL", "must begin with https://, or http:// on localhost")
+    _require("JWT_ISSUER" in given, "JWT_ISSUER", "is missing: keys from a URL need the issuer that they stand for")
+    algorithms = [name.strip() for name in given.get("JWT_ALGORITHMS", ",".join(ALGORITHMS)).split(",")]
+    _require(set(algorithms) <= set(ALGORITHMS), "JWT_ALGORITHMS", f"must be some of {', '.join(ALGORITHMS)}")
+    return {"JWT_SECRET": None, "JWT_JWKS_URL": url, "JWT_ALGORITHMS": list(dict.fromkeys(algorithms))}
 
 
-def _secret(secret: str | None, debug: bool) -> str:
-    if secret is None:
-        raise SettingsError("JWT_SECRET", "is missing, and so is JWT_JWKS_URL")
-    try:
-        is_long = len(secret.encode()) >= MIN_SECRET_BYTES
-    except UnicodeEncodeError:
-        raise SettingsError("JWT_SECRET", "is not UTF-8 text") from None
-    if not is_long:
-        raise SettingsError("JWT_SECRET", f"must be {MIN_SECRET_BYTES} bytes or more")
-    if secret.lstrip().startswith(_PUBLIC_FORMS):
-        raise SettingsError("JWT_SECRET", "looks like a PEM or JWK: public keys are no secret, see JWT_JWKS_URL")
-    if secret == DEVELOPMENT_SECRET and not debug:
-        raise SettingsError("JWT_SECRET", "is the development secret, which only debug mode may use")
-    return secret
-
-
-def _jwks_url(url: str, given: Mapping[str, str]) -> str:
-    if not _is_url(url, _JWKS_URL):
-        raise SettingsError("JWT_JWKS_URL", "must begin with https://, or http:// on localhost")
-    if "JWT_ISSUER" not in given:
-        raise SettingsError("JWT_ISSUER", "is missing: keys from a URL need the issuer that they stand for")
-    return url
-
-
-def _algorithms(given: Mapping[str, str]) -> list[str]:
-    names = [name.strip() for name in given.get("JWT_ALGORITHMS", ",".join(ALGORITHMS)).split(",")]
-    if not set(names) <= set(ALGORITHMS):
-        raise SettingsError("JWT_ALGORITHMS", f"must be some of {', '.join(ALGORITHMS)}")
-    return list(dict.fromkeys(names))
-
-
-def _seconds(name: str, value: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,9}", value):
-        raise SettingsError(name, "must be a whole number of seconds")
-    return int(value)
+def _check_secret(secret: str, debug: bool) -> None:
+    data = secret.encode(errors="ignore")
+    is_public = secret.lstrip().startswith(_PUBLIC_FORMS)
+    _require(secret, "JWT_SECRET", "is missing, and so is JWT_JWKS_URL")
+    _require(data.decode() == secret, "JWT_SECRET", "is not UTF-8 text")
+    _require(len(data) >= MIN_SECRET_BYTES, "JWT_SECRET", f"must be {MIN_SECRET_BYTES} bytes or more")
+    _require(not is_public, "JWT_SECRET", "looks like a PEM or JWK: public keys are no secret, see JWT_JWKS_URL")
+    is_known = secret == DEVELOPMENT_SECRET and not debug
+    _require(not is_known, "JWT_SECRET", "is the development secret, which only debug mode may use")
 
 
 def _origins(value: str) -> list[str]:
     origins = [origin.strip() for origin in value.split(",")]
-    if not all(_is_url(origin, _ORIGIN) for origin in origins):
-        raise SettingsError(
-            "FRONTEND_URL", "must be origins as browsers send them (https://app.example.com), separated by commas"
-        )
+    problem = "must be origins as browsers send them (https://app.example.com), separated by commas"
+    _require(all(_is_url(origin, _ORIGIN) for origin in origins), "FRONTEND_URL", problem)
     return origins
 
 
@@ -142,15 +125,3 @@ def _is_url(text: str, form: re.Pattern[str]) -> bool:
         return form.fullmatch(text) is not None and urlsplit(text).port != 0
     except ValueError:  # a port above 65535
         return False
-
-
-def _is_on(name: str, value: str) -> bool:
-    if value.lower() not in _TRUE | _FALSE:
-        raise SettingsError(name, "must be 1 or 0")
-    return value.lower() in _TRUE
-
-
-def _log_level(value: str) -> str:
-    if value.upper() not in _LOG_LEVELS:
-        raise SettingsError("LOG_LEVEL", f"must be one of {', '.join(_LOG_LEVELS)}")
-    return value.upper()

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from uuid import uuid4
 
-from sqlalchemy import DateTime, Dialect, ForeignKey, Index, Text, Uuid
+from sqlalchemy import DateTime, Dialect, ForeignKey, Index, Table, Text, Uuid
 from sqlalchemy.orm import Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
@@ -61,3 +61,7 @@ class Task(db.Model):  # type: ignore[misc,name-defined]
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime, default=_now, onupdate=_now)
 
     __table_args__ = (Index(None, "user_id", "created_at", "id"),)
+
+
+USERS: Table = User.__table__
+TASKS: Table = Task.__table__

@@ -10,7 +10,8 @@ from urllib.parse import parse_qsl, urlencode
 import orjson
 from marshmallow import ValidationError
 
-from taskapi.schemas import LIST, UUID_FORM
+from taskapi.fields import UUID_FORM
+from taskapi.schemas import LIST
 from taskapi.store import TaskRow
 from taskapi.wire import read_base64url, read_timestamp, write_base64url, write_timestamp
 
@@ -20,7 +21,7 @@ _DIGEST_SIZE = 8
 
 
 def read_query(owner: str, query_string: bytes) -> dict[str, Any]:
-    """Return the arguments of store.list_tasks; raise ValidationError for a bad, unknown or repeated parameter."""
+    """Return the arguments of listing.list_tasks; raise ValidationError for a bad, unknown or repeated parameter."""
     query = dict(_load(query_string))
     if "cursor" in query:
         query["after"] = _read_cursor(query.pop("cursor"), owner, query)

@@ -11,8 +11,9 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, delete, func, sel
 from sqlalchemy.exc import DBAPIError
 
 from taskapi.database import db
-from taskapi.schemas import UUID_FORM
-from taskapi.store import COLUMNS, TASKS, USERS
+from taskapi.fields import UUID_FORM
+from taskapi.models import TASKS, USERS
+from taskapi.store import COLUMNS
 from taskapi.tasks import show as show_task
 from taskapi.wire import write_timestamp
 

@@ -2,15 +2,14 @@
 
 from typing import Any
 
-from flask import Blueprint, Response, current_app, g, jsonify, request
-from marshmallow import Schema
-from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
+from flask import Blueprint, Response, g, jsonify, request
 
-from taskapi import paging, store
+from taskapi import listing, paging, store
 from taskapi.auth import authenticate
-from taskapi.config import MAX_BODY
+from taskapi.bodies import read_body
 from taskapi.errors import ApiError
-from taskapi.schemas import CREATE, UPDATE, UUID_FORM
+from taskapi.fields import UUID_FORM
+from taskapi.schemas import CREATE, UPDATE
 from taskapi.wire import if_none_match, read_if_match, write_etag, write_timestamp
 
 PREFIX = "/api/tasks"
@@ -35,7 +34,7 @@ def list_tasks() -> Response:
     """One page of tasks, and a Link to the next if there is one."""
     query = paging.read_query(g.user.id, request.query_string)
     limit = query["limit"]
-    tasks = store.list_tasks(g.user.id, **query | {"limit": limit + 1})
+    tasks = listing.list_tasks(g.user.id, **query | {"limit": limit + 1})
     response = jsonify([show(task) for task in tasks[:limit]])
     if len(tasks) > limit:
         following = paging.write_next(g.user.id, query, tasks[limit - 1])
@@ -46,7 +45,7 @@ def list_tasks() -> Response:
 @bp.post("")
 def create_task() -> Response:
     """The task, made now or by an earlier request with the same id."""
-    values = _body(CREATE)
+    values = read_body(CREATE)
     task, created = store.create_task(g.user, values.pop("id"), values)
     response = _answer(task)
     if created:
@@ -68,7 +67,7 @@ def get_task(task_id: str) -> Response:
 @bp.patch("/<task_id>")
 def update_task(task_id: str) -> Response:
     """The task with the given fields changed."""
-    changes = _body(UPDATE)
+    changes = read_body(UPDATE)
     return _answer(store.update_task(g.user.id, _id(task_id), changes, _versions()))
 
 
@@ -76,35 +75,6 @@ def update_task(task_id: str) -> Response:
 def delete_task(task_id: str) -> Response:
     """The task as it last was."""
     return _answer(store.delete_task(g.user.id, _id(task_id), _versions()))
-
-
-def _body(schema: Schema) -> dict[str, Any]:
-    if request.mimetype != "application/json":
-        raise UnsupportedMediaType
-    try:
-        body = current_app.json.loads(_read_body())
-    except ValueError:
-        body = None
-    if not isinstance(body, dict):
-        raise ApiError(400, "INVALID_REQUEST", "The request's body must be a JSON object in UTF-8.")
-    fields: dict[str, Any] = schema.load(body)
-    return fields
-
-
-def _read_body() -> bytes:
-    """Return the whole body; raise ValueError for one that ends early or is badly chunked."""
-    length = request.content_length
-    if length is not None and length > MAX_BODY:
-        raise RequestEntityTooLarge
-    try:
-        data = request.get_data()
-    except Exception as error:  # whatever the server raises for what it can't read
-        raise ValueError from error
-    if len(data) > MAX_BODY:
-        raise RequestEntityTooLarge  # werkzeug cuts a chunked body off at its limit, and says nothing
-    if length not in (None, len(data)):
-        raise ValueError
-    return data
 
 
 def _id(text: str) -> str:

@@ -39,7 +39,7 @@ WRONG: list[tuple[str, dict[str, str]]] = [
     *[("JWT_ALGORITHMS", JWKS | {"JWT_ALGORITHMS": names}) for names in ("HS256", "RS256,none", "RS256,,", "rs256")],
     *[("JWT_LEEWAY", GOOD | {"JWT_LEEWAY": leeway}) for leeway in ("-1", "1.5", "1e3", "30s", " ", "٣", "9" * 400)],
     *[("LOG_LEVEL", GOOD | {"LOG_LEVEL": level}) for level in ("LOUD", "10", "NOTSET")],
-    *[("METRICS", GOOD | {"METRICS": value}) for value in ("2", "maybe", " 1")],
+    *[("METRICS", GOOD | {"METRICS": value}) for value in ("2", "true", " 1")],
     *[
         ("DATABASE_URL", GOOD | {"DATABASE_URL": url})
         for url in (
@@ -146,7 +146,7 @@ def test_defaults() -> None:
     )
 
 
-@pytest.mark.parametrize(("value", "on"), [("1", True), ("Yes", True), ("0", False), ("off", False), ("", False)])
+@pytest.mark.parametrize(("value", "on"), [("1", True), ("0", False), ("", False)])
 def test_metrics(value: str, on: bool) -> None:
     """They are off unless they are turned on."""
     assert load(GOOD | {"METRICS": value})["METRICS"] is on

@@ -7,7 +7,7 @@ from uuid import uuid4
 import pytest
 from flask import Flask
 
-from taskapi import store
+from taskapi import models, store
 from taskapi.schemas import TaskSchema
 from tests.people import Person, listening
 from tests.servers import Proxy
@@ -157,4 +157,4 @@ def test_what_is_refused_costs_nothing(
 def test_schema_and_columns_hold_together() -> None:
     """Rows go from the database to JSON as they are: the columns are the schema's fields, in the contract's order."""
     assert FIELDS == [column.name for column in store.COLUMNS] == list(TaskSchema().fields)
-    assert {column.name for column in store.COLUMNS} == set(store.TASKS.columns.keys())
+    assert {column.name for column in store.COLUMNS} == set(models.TASKS.columns.keys())
