@@ -187,7 +187,7 @@ timeout = 30
 # Seconds between /readyz's first 503 and the door's closing: whoever asks every second knows by then.
 DRAIN = 2
 # Seconds that requests under way get at a stop. None takes longer than 10: 2 for a connection and 4.5 for the database
-# (database.py), 3 for a key set (jwks.py).
+# (database.py, deadline.py), 3 for a key set (jwks.py).
 graceful_timeout = 15
 
 # Workers live as long as the master: their memory does not grow (python -m benchmarks memory).

@@ -1,15 +1,13 @@
-"""The database: how it is connected to, how long one waits for it, and the one way a request runs a statement."""
+"""The database: how it is connected to, and the one way a request runs a statement."""
 
-import select
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from sqlite3 import Connection as SQLiteConnection
-from time import monotonic
 from typing import Any, NamedTuple
 
 import psycopg2
-from flask import Flask, g, has_request_context
+from flask import Flask, g
 from flask_migrate import Migrate
 from flask_sqlalchemy import SQLAlchemy
 from psycopg2 import extensions
@@ -18,9 +16,9 @@ from sqlalchemy.engine.interfaces import ExceptionContext
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import DeclarativeBase
 
-# Seconds that one request may wait for the database in all, connecting and repeats included.
-REQUEST_LIMIT = 4.5
-# Seconds that it waits for a free connection before that.
+from taskapi.deadline import DeadlineExceeded, milliseconds_left
+
+# Seconds that a request waits for a free connection.
 POOL_TIMEOUT = 2.0
 # Seconds that SQLite waits for somebody else's lock; a request has one lock to wait for.
 SQLITE_LIMIT = 2.5
@@ -51,10 +49,6 @@ class Base(DeclarativeBase):
 db = SQLAlchemy(model_class=Base)
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-
-
-class DeadlineExceeded(psycopg2.OperationalError):
-    """The request's time for the database is over."""
 
 
 class Answer(NamedTuple):
@@ -113,7 +107,7 @@ def _on_connect(connection: Any, record: object) -> None:
         connection.execute("PRAGMA foreign_keys = ON")  # SQLite ignores them unless told
         connection.execute("PRAGMA journal_mode = WAL")  # readers and the one writer don't block each other
         # Looks at the time every thousand steps, a millisecond's work, and interrupts if it is over.
-        connection.set_progress_handler(lambda: _milliseconds_left() == 0, 1000)
+        connection.set_progress_handler(lambda: milliseconds_left() == 0, 1000)
     else:
         # Ids are text throughout: SQLAlchemy has psycopg2 make UUID objects, only to make text of them again.
         extensions.register_type(extensions.new_type((UUID_OID,), "UUID", lambda text, cursor: text), connection)
@@ -124,26 +118,3 @@ def _on_error(context: ExceptionContext) -> None:
         context.invalidate_pool_on_disconnect = False
     elif getattr(context.original_exception, "pgcode", None) == READ_ONLY:
         context.is_disconnect = True
-
-
-def _wait(connection: Any) -> None:
-    """Wait for PostgreSQL no longer than the request may; outside a request, as long as it takes.
-
-    psycopg2 closes the connection when this raises. Nothing is cancelled: a write that waits for a synchronous
-    standby would then be reported as done. Source: psycopg.org/docs/advanced.html#support-for-coroutine-libraries
-    """
-    while (state := connection.poll()) != extensions.POLL_OK:
-        poller = select.poll()
-        poller.register(connection.fileno(), select.POLLIN if state == extensions.POLL_READ else select.POLLOUT)
-        if not poller.poll(_milliseconds_left()):
-            raise DeadlineExceeded("the request's time for the database is over")
-
-
-def _milliseconds_left() -> float | None:
-    if not has_request_context():
-        return None
-    deadline: float = g.setdefault("database_deadline", monotonic() + REQUEST_LIMIT)
-    return max(0.0, deadline - monotonic()) * 1000
-
-
-extensions.set_wait_callback(_wait)

@@ -1,6 +1,5 @@
 """The eight codes and the one shape."""
 
-import sqlite3
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -35,18 +34,12 @@ SENTENCES = {
 # Seconds. A database that restarts or fails over is usually back by then.
 RETRY_AFTER = "1"
 
-# PostgreSQL's appendix A: connection exceptions, insufficient resources, operator intervention (starting, shutting
-# down, cancelled), transaction rollbacks (serialization failure, deadlock), and lock not available.
-_UNAVAILABLE_STATES = ("08", "53", "57", "40", "55P03")
-# sqlite.org/rescode.html, primary codes.
-_UNAVAILABLE_SQLITE = {
-    sqlite3.SQLITE_BUSY,
-    sqlite3.SQLITE_INTERRUPT,
-    sqlite3.SQLITE_LOCKED,
-    sqlite3.SQLITE_READONLY,
-    sqlite3.SQLITE_CANTOPEN,
-    sqlite3.SQLITE_FULL,
-}
+# How codes begin that waiting helps against. PostgreSQL's appendix A: connection exceptions, insufficient resources,
+# operator intervention (starting, shutting down, cancelled), transaction rollbacks (serialization failure, deadlock),
+# and lock not available; then sqlite.org/rescode.html.
+_UNAVAILABLE = ("08", "53", "57", "40", "55P03") + tuple(
+    f"SQLITE_{name}" for name in ("BUSY", "CANTOPEN", "FULL", "INTERRUPT", "LOCKED", "READONLY")
+)
 
 
 class ApiError(Exception):
@@ -110,12 +103,10 @@ def is_unavailable(error: SQLAlchemyError) -> bool:
     """Say whether the database is away, starting, read-only or too busy."""
     if not isinstance(error, DBAPIError):
         return isinstance(error, PoolTimeoutError)
-    if isinstance(error.orig, sqlite3.Error):
-        return getattr(error.orig, "sqlite_errorcode", 0) & 0xFF in _UNAVAILABLE_SQLITE
-    if isinstance(error.orig, psycopg2.OperationalError) and error.orig.pgcode is None:
-        return True  # libpq itself speaks: it found nobody to talk to
-    state = getattr(error.orig, "pgcode", None) or ""
-    return error.connection_invalidated or state.startswith(_UNAVAILABLE_STATES)
+    code: str | None = getattr(error.orig, "pgcode", getattr(error.orig, "sqlite_errorname", None))
+    if code is None:  # libpq itself speaks: it found nobody to talk to
+        return error.connection_invalidated or isinstance(error.orig, psycopg2.OperationalError)
+    return error.connection_invalidated or code.startswith(_UNAVAILABLE)
 
 
 def _unexpected(error: Exception) -> Response:

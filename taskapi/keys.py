@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from threading import Lock, Thread, current_thread
 from time import monotonic, time
-from typing import Any, Protocol
+from typing import Any
 
 import jwt
 from flask import Flask
@@ -19,26 +19,10 @@ STALE_LIMIT = 24 * 3600  # seconds that keys outlive their endpoint
 _logger = logging.getLogger(__name__)
 
 
-class Keys(Protocol):
-    """Whatever can tell a good signature; loaded_at is the Unix time at which a key set was, or None."""
-
-    loaded_at: float | None
-
-    def verify(self, header: Mapping[str, Any], signed: bytes, signature: bytes) -> bool:
-        """Say whether the signature over signed is one of these keys'."""
-
-
-def init_app(app: Flask) -> None:
-    """Give the app its keys; none are fetched yet."""
-    secret, url = app.config["JWT_SECRET"], app.config["JWT_JWKS_URL"]
-    keys: Keys = SharedSecret(secret) if secret else KeySet(url, app.config["JWT_ALGORITHMS"])
-    app.extensions["taskapi.keys"] = keys
-
-
 class SharedSecret:
     """The one key of HS256 (RFC 7518 section 3.2)."""
 
-    loaded_at: float | None = None
+    loaded_at: float | None = None  # it was not loaded from anywhere
 
     def __init__(self, secret: str) -> None:
         self._algorithm = jwt.get_algorithm_by_name("HS256")
@@ -53,16 +37,14 @@ class KeySet:
     """The public keys at a URL (RFC 7517 section 5).
 
     A request whose key is known waits for no fetch, but where nobody has asked for the keys for a day; one whose key is
-    not joins the fetch under way, or begins one if the last was long enough ago. Nothing is fetched before the first
-    token. PyJWT's own PyJWKClient keeps everybody
-    waiting while it fetches, and forgets the keys that it has when the endpoint is down.
+    not joins the fetch under way, or begins one if the last was long enough ago. PyJWT's own PyJWKClient keeps
+    everybody waiting while it fetches, and forgets the keys that it has when the endpoint is down.
     """
 
     def __init__(self, url: str, algorithms: Sequence[str]) -> None:
-        self._url = url
-        self._algorithms = algorithms
+        self._url, self._algorithms = url, algorithms
         self._lock = Lock()  # guards what is below, and is never held while anybody waits
-        self.loaded_at: float | None = None
+        self.loaded_at: float | None = None  # Unix time
         self._keys: list[Key] = []
         self._failing_since: float | None = None
         self._begun = dict.fromkeys((FIRST, RENEWAL, UNKNOWN), -float("inf"))
@@ -76,8 +58,7 @@ class KeySet:
         if not self._has_keys():
             self._refresh(FIRST)
             if not self._has_keys():
-                message = "There are no keys to verify tokens with; try again."
-                raise ApiError(503, "INTERNAL_ERROR", message)
+                raise ApiError(503, "INTERNAL_ERROR", "There are no keys to verify tokens with; try again.")
         # Beside the request, unless the keys were last seen so long ago that they may well have been withdrawn.
         self._refresh(RENEWAL, wait=monotonic() - self._begun[RENEWAL] > STALE_LIMIT)
         if self._is_signed(header, signed, signature):
@@ -131,3 +112,9 @@ class KeySet:
             elif self._failing_since is None:
                 self._failing_since = monotonic()
                 _logger.warning("no keys from %s: %s", self._url, failure)
+
+
+def init_app(app: Flask) -> None:
+    """Give the app its keys; none are fetched yet."""
+    secret, url = app.config["JWT_SECRET"], app.config["JWT_JWKS_URL"]
+    app.extensions["taskapi.keys"] = SharedSecret(secret) if secret else KeySet(url, app.config["JWT_ALGORITHMS"])

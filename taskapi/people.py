@@ -20,18 +20,10 @@ from taskapi.wire import write_timestamp
 # Tasks that an export has in memory at once, 10 MB at most; PostgreSQL keeps the others back, behind a cursor.
 _STREAMED = {"yield_per": 1000}
 
-_SUMMARY = (
-    select(
-        USERS.c.id,
-        USERS.c.email,
-        func.count(TASKS.c.id).label("tasks"),
-        func.count(TASKS.c.id).filter(TASKS.c.is_completed).label("completed"),
-        func.min(TASKS.c.created_at).label("first"),
-        func.max(TASKS.c.updated_at).label("last"),
-    )
-    .join_from(USERS, TASKS, isouter=True)
-    .group_by(USERS.c.id)
-)
+_COUNT = func.count(TASKS.c.id)
+_COUNTS = [_COUNT.label("tasks"), _COUNT.filter(TASKS.c.is_completed).label("completed")]
+_TIMES = [func.min(TASKS.c.created_at).label("first"), func.max(TASKS.c.updated_at).label("last")]
+_SUMMARY = select(USERS, *_COUNTS, *_TIMES).join_from(USERS, TASKS, isouter=True).group_by(USERS.c.id)
 
 
 def _condition(context: click.Context, parameter: click.Parameter, value: str) -> ColumnElement[bool]:
@@ -68,7 +60,7 @@ def export(named: ColumnElement[bool]) -> None:
     """Write JSON lines: the person, then each task as the API gives it, oldest first, all as of one moment."""
     stdout, count = sys.stdout.buffer, 0
     with _transaction("REPEATABLE READ", "BEGIN") as connection:
-        found = _find(connection, select(USERS.c.id, USERS.c.email).where(named))
+        found = _find(connection, select(USERS).where(named))
         tasks = select(*COLUMNS).where(TASKS.c.user_id == found.id).order_by(TASKS.c.created_at, TASKS.c.id)
         try:
             stdout.write(_line(found._asdict()))

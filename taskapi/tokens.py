@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
-from taskapi.keys import Keys
+from taskapi.keys import KeySet, SharedSecret
 from taskapi.wire import read_base64url
 
 # Seconds; the year 9999 ends there, and with it the dates that a NumericDate (RFC 7519 section 2) can stand for.
@@ -20,7 +20,7 @@ _REFUSED_PARAMETERS = {"b64", "crit", "zip"}
 _TYPES = {"jwt", "at+jwt"}
 
 
-def read_claims(token: str, keys: Keys, config: Mapping[str, Any], now: float) -> Mapping[str, Any]:
+def read_claims(token: str, keys: SharedSecret | KeySet, config: Mapping[str, Any], now: float) -> Mapping[str, Any]:
     """Return the claims of a token that is right in all but, perhaps, its age at the Unix time now.
 
     Raises ValueError or RecursionError for any other, and the 503 where there are no keys.

@@ -131,7 +131,7 @@ def test_fault_of_the_database_answers_500(
     assert "Retry-After" not in response.headers
     [record] = [record for record in caplog.records if record.levelname == "ERROR"]
     logged = str(vars(record))
-    assert "store.py" in logged
+    assert "database.py" in logged
     inside = ["SELECT ", "INSERT INTO", "Nobody's business", "ana@example.com", ana.headers["Authorization"]]
     assert [secret for secret in inside if secret in logged] == []
 

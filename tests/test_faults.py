@@ -86,7 +86,7 @@ def test_dead_connections_are_replaced(ana: Person, execute: Execute) -> None:
 def locked(ana: Person, postgresql_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The path of a task whose row somebody else has locked, while a request may wait for a second."""
     path = f"/api/tasks/{ana.make()['id']}"
-    monkeypatch.setattr("taskapi.database.REQUEST_LIMIT", 1.0)
+    monkeypatch.setattr("taskapi.deadline.REQUEST_LIMIT", 1.0)
     connection = psycopg2.connect(postgresql_url)
     with connection.cursor() as cursor:
         cursor.execute("SELECT * FROM tasks FOR UPDATE")
@@ -128,7 +128,7 @@ def test_deadline_costs_no_other_connection(app: Flask, ana: Person, locked: str
 
 def test_deadline_is_the_requests(app: Flask, ana: Person, monkeypatch: pytest.MonkeyPatch) -> None:
     """Several statements share one limit."""
-    monkeypatch.setattr("taskapi.database.REQUEST_LIMIT", 0.4)
+    monkeypatch.setattr("taskapi.deadline.REQUEST_LIMIT", 0.4)
     show(app, *["SELECT 1 FROM pg_sleep(0.25)"] * 2)
 
     assert answer_to(ana, "GET", "/run") == (503, UNAVAILABLE, "1")
@@ -136,7 +136,7 @@ def test_deadline_is_the_requests(app: Flask, ana: Person, monkeypatch: pytest.M
 
 def test_outside_a_request_there_is_no_deadline(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
     """A migration, a seed or an export may take as long as it needs."""
-    monkeypatch.setattr("taskapi.database.REQUEST_LIMIT", 0.0)
+    monkeypatch.setattr("taskapi.deadline.REQUEST_LIMIT", 0.0)
 
     with app.app_context():
         assert db.session.scalar(text("SELECT 1 FROM pg_sleep(0.1)")) == 1
@@ -164,7 +164,7 @@ def test_unreachable_server_answers_503(
     make_app: Callable[..., Flask], monkeypatch: pytest.MonkeyPatch, server: Callable[[], Any]
 ) -> None:
     """Nobody listens, or somebody who never says a word: connecting is part of what is limited."""
-    monkeypatch.setattr("taskapi.database.REQUEST_LIMIT", 0.3)
+    monkeypatch.setattr("taskapi.deadline.REQUEST_LIMIT", 0.3)
     with server() as port:
         ana = Person(make_app(DATABASE_URL=f"postgresql://somebody:password@127.0.0.1:{port}/taskapi"))
 

@@ -417,7 +417,7 @@ def test_nobody_changes_what_has_been_counted(
         for method, path in (("GET", f"/{task['id']}"), ("POST", ""), ("DELETE", f"/{task['id']}")):
             answer = elsewhere.call(method, f"/api/tasks{path}", json={"title": "Late"})
             answers.append((method, answer.status_code))
-            monkeypatch.setattr("taskapi.database.REQUEST_LIMIT", 0.3)
+            monkeypatch.setattr("taskapi.deadline.REQUEST_LIMIT", 0.3)
 
     with before(ana.app, "DELETE FROM users", change):
         result = invoke(ana.app, "delete", "--yes", ana.id)

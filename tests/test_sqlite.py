@@ -102,7 +102,7 @@ def test_search_that_takes_too_long_answers_503(app: Flask, monkeypatch: pytest.
     with app.app_context():
         assert app.test_cli_runner().invoke(args=["seed", "ana@example.com", "--count", "2000"]).exit_code == 0
         owner = db.session.scalars(select(User.id)).one()
-    monkeypatch.setattr("taskapi.database.REQUEST_LIMIT", 0.0)
+    monkeypatch.setattr("taskapi.deadline.REQUEST_LIMIT", 0.0)
 
     response = Person(app, sub=owner).call("GET", "/api/tasks?q=nothing+like+it")
 
