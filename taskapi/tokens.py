@@ -36,18 +36,6 @@ def read_claims(token: str, keys: SharedSecret | KeySet, config: Mapping[str, An
     return claims
 
 
-def _json_object(part: str) -> Mapping[str, Any]:
-    value = json.loads(read_base64url(part).decode(), object_pairs_hook=_members, parse_constant=_refuse_constant)
-    if not isinstance(value, dict):
-        raise ValueError("not a JSON object")
-    return value
-
-
-# A token comes again and again. Only payloads with a good signature get here, so nobody else can fill this; what they
-# are worth is asked each time.
-_verified_json_object = lru_cache(maxsize=256)(_json_object)
-
-
 def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """No member twice: readers that take the first and readers that take the last would disagree."""
     members = dict(pairs)
@@ -58,6 +46,21 @@ def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_members, parse_constant=_refuse_constant)
+
+
+def _json_object(part: str) -> Mapping[str, Any]:
+    value = _DECODER.decode(read_base64url(part).decode())
+    if not isinstance(value, dict):
+        raise ValueError("not a JSON object")
+    return value
+
+
+# A token comes again and again. Only payloads with a good signature get here, so nobody else can fill this; what they
+# are worth is asked each time.
+_verified_json_object = lru_cache(maxsize=256)(_json_object)
 
 
 def _header_is_right(header: Mapping[str, Any]) -> bool:
