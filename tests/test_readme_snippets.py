@@ -13,11 +13,12 @@ from playwright.sync_api import Page
 
 from tests.people import make_token
 from tests.servers import PATIENCE, PROJECT, closed_port
-from tests.test_browser import ID, Stage, listening, open_stage, service
+from tests.stage import Stage, listening, open_stage, service
 
 SECTION = re.search("^## For the front end$(.*?)^## ", (PROJECT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
 SNIPPETS = re.findall("^```js\n(.*?)^```$", SECTION[1] if SECTION else "", re.DOTALL | re.MULTILINE)
 API = "http://localhost:5000"  # as README.md has it
+ID = "0f8fad5b-d9cb-469f-a165-70867728950e"
 GONE = {"status": 404, "code": "NOT_FOUND", "message": "There is nothing here.", "details": None, "retryAfter": 0}
 
 
