@@ -107,12 +107,15 @@ def when_ready(server: Any) -> None:
 
 
 def post_request(worker: Any, request: Any, environ: Any, response: Any) -> None:
-    """Read away a little that the application left of a body; for more, the connection ends with the response."""
+    """Read away what the application left of a body, or the client might never see its 413; but not for ever."""
     with suppress(Exception), gevent.Timeout(2, False):  # seconds; a body badly chunked has no end
-        if len(request.body.read(64 * 1024 + 1)) <= 64 * 1024:
-            return
+        for _ in range(MOST_LEFT // MAX_READ):
+            if not request.body.read(MAX_READ):
+                return
     request.force_close()
 
+
+MAX_READ, MOST_LEFT = 64 * 1024, 16 * 1024 * 1024  # bytes, at once and in all
 
 METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # where the workers' counts meet; prometheus_client's own name
 
@@ -175,7 +178,7 @@ logconfig_dict = {
 
 worker_class = FairWorker
 # CPU is the limit, so a worker per core; each has a pool of 10 database connections.
-workers = int(os.environ.get("WEB_CONCURRENCY") or os.cpu_count() or 1)
+workers = int(os.environ.get("WEB_CONCURRENCY") or 0) or os.cpu_count() or 1
 # Clients at once per worker; each costs a greenlet and a socket, and slow or silent ones are let wait here.
 worker_connections = 1000
 # Browsers send some twenty headers, proxies add some ten.

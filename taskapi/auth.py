@@ -10,9 +10,11 @@ from flask import current_app, g, request
 
 from taskapi.errors import ApiError, Code
 from taskapi.fields import UUID_FORM
-from taskapi.tokens import read_claims
+from taskapi.tokens import is_printable, read_claims
 
 CHALLENGE = 'Bearer realm="taskapi"'
+
+MAX_EMAIL = 254  # characters; RFC 5321 section 4.5.3.1.3 less its brackets
 
 # Makes the ids of all users whose sub is no UUID: fixed for ever.
 NAMESPACE = UUID("7c0a2c5e-5d0f-4b6e-9f0b-3a51d6b1c8e4")
@@ -57,5 +59,7 @@ def _refusal(code: Code, message: str, challenge: str = f'{CHALLENGE}, error="in
 
 
 def _email(claims: Mapping[str, Any]) -> str | None:
-    verified = claims.get("email_verified", True) in (True, "true")
-    return claims.get("email") or None if verified else None
+    """Return the address, unless the token calls it unverified or it could not be shown."""
+    email: str | None = claims.get("email")
+    is_verified = claims.get("email_verified", True) in (True, "true")
+    return email if is_verified and is_printable(email, MAX_EMAIL) else None

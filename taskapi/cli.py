@@ -1,6 +1,6 @@
 """flask token, flask seed, and what flask shell has at hand."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any
@@ -12,9 +12,10 @@ from flask import Flask, current_app
 from sqlalchemy import insert, select
 
 from taskapi import people
-from taskapi.auth import NAMESPACE
+from taskapi.auth import MAX_EMAIL, NAMESPACE
 from taskapi.database import db
 from taskapi.models import Task, User
+from taskapi.tokens import MAX_SUB, is_printable
 
 _BATCH = 1000  # rows per statement; beyond it nothing gets faster
 _MANY = 5000  # tasks; fewer are done before a bar is read
@@ -36,15 +37,20 @@ def _default_sub(email: str) -> str:
     return str(uuid5(NAMESPACE, email))
 
 
-def _address(context: click.Context, parameter: click.Parameter, value: str) -> str:
-    if not value.strip():
-        raise click.BadParameter("is empty")
-    return value
+def _printable(longest: int) -> Callable[[click.Context, click.Parameter, str | None], str | None]:
+    """What a token's claim could not hold is no good here either."""
+
+    def check(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+        if value is not None and not (value.strip() and is_printable(value, longest)):
+            raise click.BadParameter(f"must be 1 to {longest} printable characters")
+        return value
+
+    return check
 
 
 @click.command()
-@click.argument("email", callback=_address)
-@click.option("--sub", help="The subject; one made from EMAIL when not given.")
+@click.argument("email", callback=_printable(MAX_EMAIL))
+@click.option("--sub", callback=_printable(MAX_SUB), help="The subject; one made from EMAIL when not given.")
 @click.option("--days", type=click.IntRange(min=1, max=3650), default=1, show_default=True, help="Days it is valid.")
 def token(email: str, sub: str | None, days: int) -> None:
     """Print a token for EMAIL, for trying things."""
@@ -65,11 +71,11 @@ def token(email: str, sub: str | None, days: int) -> None:
 
 
 @click.command()
-@click.argument("email", callback=_address)
+@click.argument("email", callback=_printable(MAX_EMAIL))
 @click.option("--count", type=click.IntRange(min=1), default=20, show_default=True, help="How many tasks.")
 def seed(email: str, count: int) -> None:
     """Give the user with EMAIL plausible tasks: the one who has it, else the one that `flask token EMAIL` names."""
-    with db.session.begin():
+    with people.database_errors(), db.session.begin():
         owner = db.session.scalar(select(User.id).where(User.email == email))
         if owner is None:
             owner = _default_sub(email)  # a UUID, so the user's id as it is

@@ -15,6 +15,8 @@ DEVELOPMENT_SECRET = "known-to-everyone-for-development-only"
 
 MAX_BODY = 64 * 1024  # bytes; a task at its largest, escaped throughout, is under 27 KiB
 
+MAX_LEEWAY = 3600  # seconds; clocks that differ by more are wrong
+
 # RFC 7518 section 3.2: an HS256 key is at least as long as the hash, 256 bits.
 MIN_SECRET_BYTES = 32
 
@@ -24,8 +26,9 @@ ALGORITHMS = ("RS256", "ES256", "EdDSA")
 _TRUE = {"1", "t", "true", "y", "yes", "on"}  # of FLASK_DEBUG, as the flask command takes it; Flask takes "off" too
 _LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
-# RFC 6454 section 6.2: what a browser puts into Origin, lower case and without a path. The group is the port.
-_ORIGIN = r"https?://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::([1-9][0-9]{0,4}))?"
+# RFC 6454 section 6.2: what a browser puts into Origin: lower case, no path, no port that goes without saying. The
+# group is the port.
+_ORIGIN = r"(?:http(?!.*:80$)|https(?!.*:443$))://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::([1-9][0-9]{0,4}))?"
 _JWKS_URL = r"(?:https://[A-Za-z0-9._-]+|http://(?:localhost|127\.0\.0\.1|\[::1\]))(?::([1-9][0-9]{0,4}))?(?:/[!-~]*)?"
 MAX_PORT = 65535
 _PUBLIC_FORMS = ("-----BEGIN", "{", "ssh-", "ecdsa-sha2-")
@@ -46,7 +49,8 @@ def load(environ: Mapping[str, str]) -> dict[str, Any]:
     given = {name: value for name, value in environ.items() if value}
     debug = given.get("FLASK_DEBUG", "").lower() in _TRUE
     leeway = given.get("JWT_LEEWAY", "30")
-    _require(re.fullmatch("[0-9]{1,9}", leeway), "JWT_LEEWAY", "must be a whole number of seconds")
+    is_right = re.fullmatch("[0-9]{1,4}", leeway) and int(leeway) <= MAX_LEEWAY
+    _require(is_right, "JWT_LEEWAY", f"must be a whole number of seconds, at most {MAX_LEEWAY}")
     return {
         "DEBUG": debug,
         "MAX_CONTENT_LENGTH": MAX_BODY + 1,  # where werkzeug stops reading
@@ -73,14 +77,19 @@ def _one_of(values: Sequence[str], name: str, value: str) -> str:
 
 def _database_url(url: str) -> str:
     """Return the URL of a SQLite file as it is, and a PostgreSQL URL in the form that libpq reads."""
-    if re.match("sqlite:///(?!:memory:).", url):
+    if re.fullmatch("sqlite:///(?!:memory:|file:)[^?]+", url):
         return url
     url, of_postgresql = re.subn(r"^postgres(?:ql)?(?:\+psycopg2)?://", "postgresql://", url)
     _require(of_postgresql, "DATABASE_URL", "must begin with postgresql:// or postgres://, or be sqlite:/// and a file")
+    problem = "is not a URL that libpq can read; is a special character of the password not escaped?"
     try:
-        parse_dsn(url)
+        parts = parse_dsn(url)
     except ProgrammingError:  # whose message quotes the URL, password included
-        raise SettingsError("DATABASE_URL", "is not a URL that libpq can read") from None
+        raise SettingsError("DATABASE_URL", problem) from None
+    # Where it is not, a piece of it becomes one of these, which libpq's messages quote.
+    ports, names = parts.get("port", ""), f"{parts.get('host', '')},{parts.get('dbname', '')}"
+    is_whole = re.fullmatch("[0-9,]*", ports) and not re.search("(?:^|,)[^,/@][^,]*@", names)
+    _require(is_whole, "DATABASE_URL", problem)
     return url
 
 
@@ -101,13 +110,13 @@ def _verification(given: Mapping[str, str], debug: bool) -> dict[str, Any]:
 
 
 def _check_secret(secret: str, debug: bool) -> None:
-    data = secret.encode(errors="ignore")
-    is_public = secret.lstrip().startswith(_PUBLIC_FORMS)
+    bare = secret.strip()
+    data = bare.encode(errors="ignore")
+    is_public, is_known = bare.startswith(_PUBLIC_FORMS), bare == DEVELOPMENT_SECRET
     _require(secret, "JWT_SECRET", "is missing, and so is JWT_JWKS_URL")
-    _require(data.decode() == secret, "JWT_SECRET", "is not UTF-8 text")
+    _require(data.decode() == bare, "JWT_SECRET", "is not UTF-8 text")
     _require(len(data) >= MIN_SECRET_BYTES, "JWT_SECRET", f"must be {MIN_SECRET_BYTES} bytes or more")
     _require(not is_public, "JWT_SECRET", "looks like a PEM or JWK: public keys are no secret, see JWT_JWKS_URL")
-    is_known = secret == DEVELOPMENT_SECRET
     _require(debug or not is_known, "JWT_SECRET", "is the development secret, which only debug mode may use")
 
 

@@ -97,7 +97,8 @@ def _engine_options(url: str) -> dict[str, Any]:
     if url.startswith("sqlite:"):
         return options | {"url": url, "connect_args": {"timeout": SQLITE_LIMIT}}
     # libpq reads the URL itself: several hosts, sslmode, channel_binding and whatever it learns next.
-    creator = partial(psycopg2.connect, url, fallback_application_name="taskapi")
+    # Whatever the server, the role or the environment says of encodings, text is any of Unicode here.
+    creator = partial(psycopg2.connect, url, client_encoding="utf8", fallback_application_name="taskapi")
     # Looking for hstore would be a query on each new connection.
     return options | {"url": "postgresql+psycopg2://", "creator": creator, "use_native_hstore": False}
 

@@ -16,6 +16,13 @@ bp = Blueprint("health", __name__)
 READY_LIMIT = 2.5  # seconds; whoever asks wants to know within 3
 
 
+@bp.after_request
+def forbid_caching(response: Response) -> Response:
+    """What was true a moment ago is no answer."""
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
 @bp.get("/healthz")
 def healthz() -> Response:
     """The process answers."""

@@ -8,8 +8,8 @@ from flask import Blueprint, Flask, Response, g, request
 from sqlalchemy import event
 
 from taskapi.database import AUTOCOMMIT, db
+from taskapi.logs import known_method
 
-METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}  # whoever calls could make up any number more
 # Seconds. A request takes a few milliseconds, and none longer than 10 seconds.
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
@@ -38,9 +38,8 @@ class Metrics:
     def count(self, response: Response) -> Response:
         """Count an answer, after the request."""
         route = request.url_rule.rule if request.url_rule else "none"
-        method = request.method if request.method in METHODS else "other"
-        self._answered.labels(route, method, response.status_code).inc()
-        self._seconds.labels(route, method).observe(perf_counter() - g.began)
+        self._answered.labels(route, known_method(), response.status_code).inc()
+        self._seconds.labels(route, known_method()).observe(perf_counter() - g.began)
         self._retries.inc(g.get("retries", 0))
         loaded_at = self._app.extensions["taskapi.keys"].loaded_at
         if loaded_at is not None:

@@ -45,7 +45,7 @@ def user() -> None:
 @_argument
 def show(named: ColumnElement[bool]) -> None:
     """Print the person's id, address and number of tasks."""
-    with db.engine.connect() as connection:
+    with database_errors(), db.engine.connect() as connection:
         found = _find(connection, _SUMMARY.where(named))
     click.echo(f"id: {found.id}")
     click.echo(f"e-mail: {found.email or 'none'}")
@@ -79,7 +79,7 @@ def export(named: ColumnElement[bool]) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def delete_user(named: ColumnElement[bool], yes: bool) -> None:
     """Delete the person and all their tasks, for good."""
-    with db.engine.connect() as connection:
+    with database_errors(), db.engine.connect() as connection:
         found = _find(connection, _SUMMARY.where(named))
     click.echo(f"{found.id}, e-mail {found.email or 'none'}, {found.tasks} tasks")
     if not yes:
@@ -96,17 +96,23 @@ def delete_user(named: ColumnElement[bool], yes: bool) -> None:
 
 
 @contextmanager
+def database_errors() -> Iterator[None]:
+    """Say in a line what the database says: that it is away, has no tables, or grants fewer rights than this needs."""
+    try:
+        yield
+    except DBAPIError as error:
+        raise click.ClickException(str(error.orig).strip()) from None
+
+
+@contextmanager
 def _transaction(level: str, begin: str) -> Iterator[Connection]:
-    with db.engine.connect() as connection:
+    with database_errors(), db.engine.connect() as connection:
         if connection.dialect.name == "sqlite":
             connection.exec_driver_sql(begin)  # Python's sqlite3 begins no transaction for a SELECT
         else:
             connection.execution_options(isolation_level=level)
-        try:
-            yield connection
-            connection.commit()
-        except DBAPIError as error:  # one with fewer rights than this needs, or gone
-            raise click.ClickException(str(error.orig).strip()) from None
+        yield connection
+        connection.commit()
 
 
 def _find(connection: Connection, statement: Select[Any]) -> Row[Any]:

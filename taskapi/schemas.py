@@ -14,6 +14,7 @@ MAX_DESCRIPTION = 2000  # code points
 MAX_Q = 200  # code points
 MAX_LIMIT = 100
 DEFAULT_LIMIT = 50
+LIMIT_MESSAGE = f"Must be a whole number from 1 to {MAX_LIMIT}."
 SORTS = ("created_at", "updated_at", "title")
 
 
@@ -68,7 +69,8 @@ class ListSchema(Schema):
     )
     limit = Digits(
         load_default=DEFAULT_LIMIT,
-        validate=Range(min=1, max=MAX_LIMIT),
+        validate=Range(min=1, max=MAX_LIMIT, error=LIMIT_MESSAGE),
+        error_messages={"invalid": LIMIT_MESSAGE},
         metadata={"description": "How many tasks at most."},
     )
     cursor = fields.String(metadata={"description": "Where to go on: from the Link header of a page of this list."})

@@ -1,6 +1,7 @@
 """flask token, flask seed, flask shell."""
 
 import json
+import re
 from base64 import urlsafe_b64decode
 from collections.abc import Callable
 from typing import Any
@@ -195,9 +196,23 @@ def test_commit_keeps(app: Flask, ana: Person) -> None:
     assert ana.titles() == ["Changed"]
 
 
-@pytest.mark.parametrize("command", ["token", "seed"])
-def test_empty_address_is_refused(app: Flask, command: str) -> None:
-    """It would stand in the way of everybody else without one."""
-    result = invoke(app, command, " ")
+@pytest.mark.parametrize("address", ["", " ", "a\n@b", "a\udcff@b", "x" * 255])
+@pytest.mark.parametrize("args", [["token"], ["seed"], ["token", "ana@example.com", "--sub"]])
+def test_what_no_token_could_hold_is_refused(app: Flask, args: list[str], address: str) -> None:
+    """Nobody could use what came of it."""
+    result = invoke(app, *args, address + "x" if "--sub" in args and len(address) > 250 else address)
 
     assert (result.exit_code, users(app)) == (2, [])
+    assert "printable characters" in result.output
+
+
+@pytest.mark.own_database
+def test_seed_without_tables_says_so(app: Flask) -> None:
+    """In a line, not in a stack trace."""
+    with app.app_context():
+        db.drop_all()
+
+    result = invoke(app, "seed", "ana@example.com")
+
+    assert result.exit_code == 1
+    assert re.match(r'Error: (no such table: users|relation "users" does not exist)', result.output)

@@ -113,6 +113,19 @@ def test_odd_requests(server: Server) -> None:
     }
 
 
+@pytest.mark.parametrize("size", [70_000, 1_000_000, 10_000_000])
+def test_client_that_sends_all_before_it_reads_gets_413(server: Server, size: int) -> None:
+    """Its connection is not reset under the answer; and it is in order for the next request."""
+    with closing(HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)) as connection:
+        for body, status in ((b" " * size, 413), (TASK, 201)):
+            headers = {"Authorization": BEARER, "Content-Type": "application/json"}
+            connection.request("POST", "/api/tasks", body, headers)
+            response = connection.getresponse()
+            response.read()
+
+            assert response.status == status
+
+
 @pytest.mark.parametrize(
     ("opening", "flood"),
     [

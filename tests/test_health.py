@@ -95,6 +95,14 @@ def test_readyz_answers_503_before_a_stop(app: Flask) -> None:
     assert ready(app) == (503, {"error": "This process is about to stop.", "code": "INTERNAL_ERROR"})
 
 
+@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+def test_nobody_keeps_an_answer(app: Flask, path: str) -> None:
+    """Good or bad, what was true a moment ago is no answer."""
+    execute(app, "DELETE FROM alembic_version")
+
+    assert app.test_client().get(path).headers["Cache-Control"] == "no-store"
+
+
 def test_readyz_is_never_from_a_cache(app: Flask) -> None:
     """It says what is so now: what was ready may be no more, and may be again."""
     answers = [ready(app)]

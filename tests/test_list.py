@@ -171,6 +171,14 @@ def test_bad_parameter_answers_400_and_its_name(ana: Person, query: str, name: s
     assert details[name] and all(isinstance(message, str) for message in details[name])
 
 
+@pytest.mark.parametrize("limit", ["0", "101", "-1", "ten", "9999999999"])
+def test_a_bad_limit_is_told_the_limits(ana: Person, limit: str) -> None:
+    """Whatever is wrong with it."""
+    response = ana.call("GET", f"/api/tasks?limit={limit}")
+
+    assert response.json["details"] == {"limit": ["Must be a whole number from 1 to 100."]}
+
+
 def test_all_bad_parameters_are_named_at_once(ana: Person) -> None:
     """One round is enough to mend a query."""
     response = ana.call("GET", "/api/tasks?limit=0&sort=id&is_completed=1&page=2")

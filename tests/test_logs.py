@@ -60,6 +60,21 @@ def test_request_is_one_line(make_app: Callable[..., Flask], capsys: pytest.Capt
     assert (logged[2]["route"], logged[2]["user_id"]) == (None, None)
 
 
+@pytest.mark.parametrize("debug", ["0", "1"])
+def test_method_that_nobody_knows_is_other(
+    make_app: Callable[..., Flask], capsys: pytest.CaptureFixture[str], debug: str
+) -> None:
+    """Whoever calls could put anything there, a terminal's control sequences too."""
+    app = make_app(FLASK_DEBUG=debug)
+    capsys.readouterr()
+
+    app.test_client().open("/nope", method="\x1b[2JGET")
+
+    out = capsys.readouterr().out
+    assert "other - 404" in out
+    assert "2J" not in out
+
+
 @pytest.mark.parametrize("path", ["/api/tasks?q=sought-after", "/api/tasks/sought-after", "/sought-after", "/broken"])
 def test_lines_hold_nothing_confidential(
     make_app: Callable[..., Flask], capsys: pytest.CaptureFixture[str], path: str

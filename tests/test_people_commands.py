@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -299,6 +300,19 @@ def test_failed_export_says_why(ana: Person) -> None:
         with pytest.raises(click.ClickException, match="the export is not complete: No space left on device"):
             user.main(["export", ana.id], standalone_mode=False)
         assert full.closed
+
+
+@pytest.mark.own_database
+@pytest.mark.parametrize("command", ["show", "export", "delete --yes"])
+def test_database_without_tables_is_an_error(app: Flask, command: str) -> None:
+    """Told in a line, not in a stack trace."""
+    with app.app_context():
+        db.drop_all()
+
+    result = invoke(app, *command.split(), "ana@example.com")
+
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert re.match(r'Error: (no such table: users|relation "users" does not exist)', result.stderr)
 
 
 @pytest.mark.parametrize("command", ["show", "export", "delete --yes"])

@@ -25,6 +25,8 @@ WRONG: list[tuple[str, dict[str, str]]] = [
     ("JWT_SECRET", {"JWT_SECRET": "hunter2"}),
     ("JWT_SECRET", {"JWT_SECRET": "x" * 31}),
     ("JWT_SECRET", {"JWT_SECRET": PEM}),
+    ("JWT_SECRET", {"JWT_SECRET": " " * 40}),
+    ("JWT_SECRET", {"JWT_SECRET": f"{DEVELOPMENT_SECRET} "}),
     ("JWT_SECRET", {"JWT_SECRET": "\udcff" * 32}),
     *[("JWT_SECRET", {"JWT_SECRET": DEVELOPMENT_SECRET, "FLASK_DEBUG": off}) for off in ("", "0", "false", "no", "No")],
     ("JWT_JWKS_URL", JWKS | {"JWT_JWKS_URL": "http://issuer.example/jwks"}),
@@ -37,7 +39,10 @@ WRONG: list[tuple[str, dict[str, str]]] = [
         for url in ("issuer.example", "file:///jwks", "https://", "https://x:65536/")
     ],
     *[("JWT_ALGORITHMS", JWKS | {"JWT_ALGORITHMS": names}) for names in ("HS256", "RS256,none", "RS256,,", "rs256")],
-    *[("JWT_LEEWAY", GOOD | {"JWT_LEEWAY": leeway}) for leeway in ("-1", "1.5", "1e3", "30s", " ", "٣", "9" * 400)],
+    *[
+        ("JWT_LEEWAY", GOOD | {"JWT_LEEWAY": leeway})
+        for leeway in ("-1", "1.5", "1e3", "30s", " ", "٣", "3601", "9" * 400)
+    ],
     *[("LOG_LEVEL", GOOD | {"LOG_LEVEL": level}) for level in ("LOUD", "10", "NOTSET")],
     *[("METRICS", GOOD | {"METRICS": value}) for value in ("2", "true", " 1")],
     *[
@@ -48,7 +53,13 @@ WRONG: list[tuple[str, dict[str, str]]] = [
             "postgresql+asyncpg://somebody:hunter2@localhost/taskapi",
             "postgresql://somebody:hunter2@localhost:port:5/taskapi?sslmode",
             "xpostgresql://localhost/taskapi",
+            "postgresql://somebody:hunter2/3@localhost:5432/taskapi",
+            "postgresql://somebody:hunter2@3@localhost/taskapi",
+            "postgresql://somebody:3/hunter2@localhost/taskapi",
             "sqlite://",
+            "sqlite:///:memory:",
+            "sqlite:///file:taskapi?mode=memory&uri=true",
+            "sqlite:///taskapi.sqlite3?timeout=1",
         )
     ],
     *[
@@ -63,6 +74,8 @@ WRONG: list[tuple[str, dict[str, str]]] = [
             "https://app.example.com https://other.example.com",
             "https://*.example.com",
             "https://app.example.com:0",
+            "https://app.example.com:443",
+            "http://app.example.com:80",
             "https://app.example.com:65536",
             "ftp://app.example.com",
         )
@@ -146,6 +159,26 @@ def test_defaults() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "url",
+    ["postgresql://a:p%40%2F@x:5432,y:/b", "postgresql:///b?host=/run/a@b", "postgresql://%40a,x/b", "sqlite:///b"],
+)
+def test_database_url_is_taken(url: str) -> None:
+    """What is escaped, several hosts, and the paths and names of sockets are no mistake."""
+    assert load(GOOD | {"DATABASE_URL": url})["DATABASE_URL"] == url
+
+
+@pytest.mark.parametrize("origin", ["http://app.example.com:443", "https://app.example.com:80", "http://[::1]:3000"])
+def test_origin_is_taken(origin: str) -> None:
+    """Only the scheme's own port goes without saying."""
+    assert load(GOOD | {"FRONTEND_URL": origin})["FRONTEND_ORIGINS"] == [origin]
+
+
+def test_leeway_is_an_hour_at_most() -> None:
+    """Clocks that differ by more are to be mended."""
+    assert load(GOOD | {"JWT_LEEWAY": "3600"})["JWT_LEEWAY"] == 3600
+
+
 @pytest.mark.parametrize(("value", "on"), [("1", True), ("0", False), ("", False)])
 def test_metrics(value: str, on: bool) -> None:
     """They are off unless they are turned on."""
@@ -168,7 +201,7 @@ def test_key_set_goes_before_the_development_secret() -> None:
     assert config["JWT_ALGORITHMS"] == ["RS256", "ES256", "EdDSA"]
 
 
-@pytest.mark.parametrize("secret", ["x" * 32, "ü" * 16, " " * 32, "🌍" * 8])
+@pytest.mark.parametrize("secret", ["x" * 32, "ü" * 16, "🌍" * 8])
 def test_secret_is_measured_in_bytes(secret: str) -> None:
     """An HS256 key is 256 bits or longer (RFC 7518 section 3.2)."""
     assert load({"JWT_SECRET": secret})["JWT_SECRET"] == secret

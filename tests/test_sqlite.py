@@ -56,10 +56,13 @@ def test_locked_file_answers_503_to_writers(
     assert (read.status_code, len(read.get_json())) == (200, 1)
 
 
-def test_read_only_file_answers_503_to_writers(make_app: Callable[..., Flask], ana: Person, file: Path) -> None:
+def test_read_only_file_answers_503_to_writers(make_app: Callable[..., Flask], ana: Person) -> None:
     """What cannot be written now may be a full moment later, after a remount; reading goes on."""
     task = ana.make()
-    caller = Person(make_app(DATABASE_URL=f"sqlite:///file:{file}?mode=ro&uri=true"), sub=ana.id)
+    caller = Person(make_app(), sub=ana.id)
+    with caller.app.app_context():
+        for engine in db.engines.values():
+            event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA query_only = 1"))
 
     written, read = caller.call("POST", json=NEW), caller.call("GET")
 

@@ -9,9 +9,16 @@ from taskapi.database import db
 # behind it for longer than they may wait, which is 4.5 s. On SQLite nobody else writes from the first statement on.
 BEGIN = {"postgresql": "SET LOCAL lock_timeout = '2s'", "sqlite": "BEGIN IMMEDIATE"}
 
+# Encodings that hold all of Unicode; the second holds bytes, and has been initdb's choice where it found no locale.
+CAPACIOUS = ("UTF8", "SQL_ASCII")
+
 with db.engine.connect() as connection:
     kind = connection.dialect.name
-    if kind == "sqlite":
+    if kind == "postgresql":
+        encoding = connection.connection.dbapi_connection.info.parameter_status("server_encoding")
+        if encoding not in CAPACIOUS:
+            raise SystemExit(f"The database's encoding is {encoding}, which can't hold every title: make one in UTF8.")
+    else:
         # SQLite alters a table by making a new one and dropping the old, which would delete every task of every user
         # in it. Detached, the connection is closed at the end rather than handed on like this.
         connection.detach()
