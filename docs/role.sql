@@ -41,7 +41,16 @@ REVOKE ALL ON ALL TABLES IN SCHEMA public FROM taskapi_service;
 
 -- What a task is and whose it is never changes, so neither may its id, user_id or created_at.
 GRANT SELECT, INSERT, DELETE ON tasks TO taskapi_service;
-GRANT UPDATE (title, description, is_completed, updated_at) ON tasks TO taskapi_service;
+DO $$
+BEGIN
+    EXECUTE (
+        SELECT format('GRANT UPDATE (%s) ON tasks TO taskapi_service', string_agg(quote_ident(attname), ', '))
+        FROM pg_attribute
+        WHERE attrelid = 'tasks'::regclass AND attnum > 0 AND NOT attisdropped
+            AND attname NOT IN ('user_id', 'id', 'created_at')
+    );
+END
+$$;
 
 -- No request deletes a user, which would delete the user's tasks.
 GRANT SELECT, INSERT ON users TO taskapi_service;

@@ -3,13 +3,14 @@
 import re
 import time
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import UUID, uuid5
 
 from flask import current_app, g, request
 
 from taskapi.errors import ApiError, Code
 from taskapi.fields import UUID_FORM
+from taskapi.owners import Identity
 from taskapi.tokens import is_printable, read_claims
 
 CHALLENGE = 'Bearer realm="taskapi"'
@@ -21,13 +22,6 @@ NAMESPACE = UUID("7c0a2c5e-5d0f-4b6e-9f0b-3a51d6b1c8e4")
 
 _SENT = re.compile(r"(?:^|,)[ \t]*bearer[ \t]+[^ \t]", re.IGNORECASE | re.ASCII)
 _BEARER = re.compile(r"bearer +(.*)", re.IGNORECASE | re.ASCII)  # RFC 6750 section 2.1
-
-
-class Identity(NamedTuple):
-    """Who is asking: a user's id, and the address that the token shows, if any."""
-
-    id: str
-    email: str | None
 
 
 def authenticate() -> None:

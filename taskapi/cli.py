@@ -9,6 +9,7 @@ from uuid import uuid4, uuid5
 import click
 import jwt
 from flask import Flask, current_app
+from flask.cli import with_appcontext
 from sqlalchemy import insert, select
 
 from taskapi import people
@@ -49,6 +50,7 @@ def _printable(longest: int) -> Callable[[click.Context, click.Parameter, str | 
 
 
 @click.command()
+@with_appcontext
 @click.argument("email", callback=_printable(MAX_EMAIL))
 @click.option("--sub", callback=_printable(MAX_SUB), help="The subject; one made from EMAIL when not given.")
 @click.option("--days", type=click.IntRange(min=1, max=3650), default=1, show_default=True, help="Days it is valid.")
@@ -71,6 +73,7 @@ def token(email: str, sub: str | None, days: int) -> None:
 
 
 @click.command()
+@with_appcontext
 @click.argument("email", callback=_printable(MAX_EMAIL))
 @click.option("--count", type=click.IntRange(min=1), default=20, show_default=True, help="How many tasks.")
 def seed(email: str, count: int) -> None:

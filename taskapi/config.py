@@ -122,7 +122,7 @@ def _check_secret(secret: str, debug: bool) -> None:
 
 def _origins(value: str) -> list[str]:
     origins = [origin.strip() for origin in value.split(",")]
-    problem = "must be origins as browsers send them (https://app.example.com), separated by commas"
+    problem = "must be origins as browsers send them (https://app.example.com: no slash at the end), split by commas"
     _require(all(_is_url(origin, _ORIGIN) for origin in origins), "FRONTEND_URL", problem)
     return origins
 

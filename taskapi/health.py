@@ -43,7 +43,7 @@ def readyz() -> Response:
         revisions = []  # not even the table is there
     # The next one too: an upgrade comes before the code that it is for, and must not take what serves out of service.
     if revisions not in ([_head()], [f"{int(_head()) + 1:04}"]):
-        raise ApiError(503, "DATABASE_ERROR", "The database's schema is not current.")
+        raise ApiError(503, "DATABASE_ERROR", "The database's schema is not current: flask db upgrade.")
     return jsonify({"status": "ok"})
 
 

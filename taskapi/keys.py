@@ -12,8 +12,9 @@ from flask import Flask
 from taskapi.errors import ApiError
 from taskapi.jwks import FETCH_LIMIT, Key, fetch_keys
 
-# Seconds between two fetches of one reason: nothing has been loaded yet, the keys are to be renewed, a key is unknown.
-FIRST, RENEWAL, UNKNOWN = 1, 300, 30  # each stands for its reason too: no two may be equal
+# Why keys are fetched, and seconds between two fetches for that reason: nothing has been loaded yet, the keys are to be
+# renewed, a key is unknown.
+INTERVALS = {"first": 1, "renewal": 300, "unknown": 30}
 STALE_LIMIT = 24 * 3600  # seconds that keys outlive their endpoint
 
 _logger = logging.getLogger(__name__)
@@ -47,7 +48,7 @@ class KeySet:
         self.loaded_at: float | None = None  # Unix time
         self._keys: list[Key] = []
         self._failing_since: float | None = None
-        self._begun = dict.fromkeys((FIRST, RENEWAL, UNKNOWN), -float("inf"))
+        self._begun = dict.fromkeys(INTERVALS, -float("inf"))
         self._fetch: Thread | None = None
         self._deadline = 0.0
 
@@ -56,16 +57,16 @@ class KeySet:
         if header.get("alg") not in self._algorithms:
             return False
         if not self._has_keys():
-            self._refresh(FIRST)
+            self._refresh("first")
             if not self._has_keys():
                 raise ApiError(503, "INTERNAL_ERROR", "There are no keys to verify tokens with; try again.")
         # Beside the request, unless the keys were last seen so long ago that they may well have been withdrawn.
-        self._refresh(RENEWAL, wait=monotonic() - self._begun[RENEWAL] > STALE_LIMIT)
+        self._refresh("renewal", wait=monotonic() - self._begun["renewal"] > STALE_LIMIT)
         if self._is_signed(header, signed, signature):
             return True
         if "kid" in header and self._fitting(header):
             return False
-        self._refresh(UNKNOWN)
+        self._refresh("unknown")
         return self._is_signed(header, signed, signature)
 
     def _has_keys(self) -> bool:
@@ -82,14 +83,14 @@ class KeySet:
         """Return the keys of the token's algorithm and, where it names one, of its key id."""
         return [key for key in self._keys if key.alg == header["alg"] and key.kid == header.get("kid", key.kid)]
 
-    def _refresh(self, interval: int, wait: bool = True) -> None:
-        """Join the fetch under way, or begin one unless the last for this reason was less than interval seconds ago."""
+    def _refresh(self, reason: str, wait: bool = True) -> None:
+        """Join the fetch under way, or begin one unless the last for this reason was too short a time ago."""
         with self._lock:
             now = monotonic()
             if self._fetch is None or now > self._deadline:
-                if now - self._begun[interval] < interval:
+                if now - self._begun[reason] < INTERVALS[reason]:
                     return
-                self._begun[interval] = now
+                self._begun[reason] = now
                 self._deadline = now + FETCH_LIMIT
                 self._fetch = Thread(target=self._load, daemon=True)
                 self._fetch.start()
@@ -108,7 +109,7 @@ class KeySet:
             self._fetch = None
             if keys:
                 self._keys, self._failing_since = keys, None
-                self._begun[RENEWAL], self.loaded_at = monotonic(), time()
+                self._begun["renewal"], self.loaded_at = monotonic(), time()
             elif self._failing_since is None:
                 self._failing_since = monotonic()
                 _logger.warning("no keys from %s: %s", self._url, failure)

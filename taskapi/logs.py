@@ -78,7 +78,7 @@ def _end(response: Response) -> Response:
 
 
 def _level(status: int) -> int:
-    if request.blueprint in ("health", "metrics"):  # asked every second, and the answer says what is wrong
+    if request.blueprint in ("health", "metrics") and status < HTTPStatus.BAD_REQUEST:  # asked every second
         return logging.DEBUG
     if status < HTTPStatus.INTERNAL_SERVER_ERROR:
         return logging.INFO
@@ -89,7 +89,7 @@ def _name(error: BaseException) -> str:
     """Return an error's type and, where a database has raised it, its code; PostgreSQL's messages may quote a row."""
     if not isinstance(error, DBAPIError):
         return type(error).__name__
-    return f"{type(error.orig).__name__} {getattr(error.orig, 'pgcode', None) or error.orig}"
+    return f"{type(error.orig).__name__} {getattr(error.orig, 'pgcode', None) or error.orig}".strip()
 
 
 def _stack(error: BaseException | None) -> str:

@@ -2,7 +2,6 @@
 
 import os
 from time import perf_counter
-from typing import Any
 
 from flask import Blueprint, Flask, Response, g, request
 from sqlalchemy import event
@@ -22,18 +21,32 @@ class Metrics:
         from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
         self._app, self._registry = app, CollectorRegistry()
-        more: Any = {"registry": self._registry}
-        of_request = ["route", "method"]
-        self._answered = Counter("taskapi_requests", "Requests answered.", [*of_request, "status"], **more)
-        timed = {"buckets": BUCKETS, **more}
-        self._seconds = Histogram("taskapi_request_seconds", "From request to answer.", of_request, **timed)
-        self._retries = Counter("taskapi_statement_retries", "Statements run again on a fresh connection.", **more)
-        added = {"multiprocess_mode": "livesum", **more}
-        self.in_use = Gauge("taskapi_pool_connections_in_use", "Database connections in use.", **added)
-        oldest = {"multiprocess_mode": "livemin", **more}
-        # By url, so that a process without a key set says nothing.
-        name = "taskapi_key_set_loaded_timestamp_seconds"
-        self._loaded = Gauge(name, "When the oldest key set was loaded.", ["url"], **oldest)
+        self._answered = Counter(
+            "taskapi_requests", "Requests answered.", ["route", "method", "status"], registry=self._registry
+        )
+        self._seconds = Histogram(
+            "taskapi_request_seconds",
+            "From request to answer.",
+            ["route", "method"],
+            registry=self._registry,
+            buckets=BUCKETS,
+        )
+        self._retries = Counter(
+            "taskapi_statement_retries", "Statements run again on a fresh connection.", registry=self._registry
+        )
+        self.in_use = Gauge(
+            "taskapi_pool_connections_in_use",
+            "Database connections in use.",
+            registry=self._registry,
+            multiprocess_mode="livesum",
+        )
+        self._loaded = Gauge(
+            "taskapi_key_set_loaded_timestamp_seconds",
+            "When the oldest key set was loaded.",
+            ["url"],  # so that a process without a key set says nothing
+            registry=self._registry,
+            multiprocess_mode="livemin",
+        )
 
     def count(self, response: Response) -> Response:
         """Count an answer, after the request."""

@@ -15,6 +15,8 @@ from taskapi.schemas import CREATE, LIST, UPDATE, TaskSchema
 def describe() -> dict[str, Any]:
     """Return the document."""
     document: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("openapi.yaml").read_text())
+    example = document.pop("x-shared")["example"]  # one object, wherever the document has it
+    example |= {name: field.metadata["example"] for name, field in CREATE.fields.items()}
     # Without names and a registry for nested schemas, of which there are none.
     converter = OpenAPIConverter(document["openapi"], lambda schema: None, None)  # type: ignore[arg-type]
     document["paths"]["/api/tasks"]["get"]["parameters"] = converter.schema2parameters(LIST, location="query")

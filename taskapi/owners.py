@@ -1,14 +1,22 @@
-"""The row of a user, which comes with the first task and holds the address that a token showed last."""
+"""Who owns tasks, and their row: it comes with the first task, and holds the address that a token showed last."""
 
 from contextlib import suppress
+from typing import NamedTuple
 
 from sqlalchemy import bindparam, func, update
 from sqlalchemy.dialects.postgresql import insert  # SQLite's ON CONFLICT is the same
 from sqlalchemy.exc import IntegrityError
 
-from taskapi.auth import Identity
 from taskapi.database import run
 from taskapi.models import USERS
+
+
+class Identity(NamedTuple):
+    """Who is asking: a user's id, and the address that the token shows, if any."""
+
+    id: str
+    email: str | None
+
 
 # An address identifies nobody: who shows it last has it.
 RELEASE_EMAIL = (

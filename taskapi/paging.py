@@ -11,7 +11,7 @@ import orjson
 from marshmallow import ValidationError
 
 from taskapi.fields import UUID_FORM
-from taskapi.schemas import LIST
+from taskapi.schemas import LIST, TIMES
 from taskapi.store import TaskRow
 from taskapi.wire import read_base64url, read_timestamp, write_base64url, write_timestamp
 
@@ -52,7 +52,7 @@ def write_next(owner: str, query: Mapping[str, Any], last: TaskRow) -> str:
     if "is_completed" in parameters:
         parameters["is_completed"] = str(parameters["is_completed"]).lower()
     key = last._mapping[query["sort"].removeprefix("-")]
-    place = orjson.dumps([key if isinstance(key, str) else write_timestamp(key), last.id])
+    place = orjson.dumps([write_timestamp(key) if _is_time(query) else key, last.id])
     cursor = write_base64url(_digest(place, owner, query) + place)
     return urlencode(parameters | {"cursor": cursor})
 
@@ -66,11 +66,16 @@ def _read_cursor(cursor: str, owner: str, query: Mapping[str, Any]) -> tuple[Any
         key, task_id = orjson.loads(place)
         if not UUID_FORM.fullmatch(task_id) or not isinstance(key, str) or "\0" in key:
             raise ValueError
-        return key if query["sort"].endswith("title") else read_timestamp(key), task_id
+        return read_timestamp(key) if _is_time(query) else key, task_id
     except (ValueError, TypeError):
         raise ValidationError({"cursor": ["Not a cursor of this list."]}) from None
 
 
 def _digest(place: bytes, owner: str, query: Mapping[str, Any]) -> bytes:
-    scope = [owner, query["sort"], query.get("is_completed"), query.get("q")]
-    return blake2b(orjson.dumps(scope) + place, digest_size=_DIGEST_SIZE).digest()
+    scope = {name: value for name, value in query.items() if name not in ("limit", "after")}
+    data = orjson.dumps([owner, scope], option=orjson.OPT_SORT_KEYS) + place
+    return blake2b(data, digest_size=_DIGEST_SIZE).digest()
+
+
+def _is_time(query: Mapping[str, Any]) -> bool:
+    return query["sort"].removeprefix("-") in TIMES

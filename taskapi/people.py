@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 from flask import current_app
+from flask.cli import AppGroup
 from sqlalchemy import ColumnElement, Connection, Row, Select, delete, func, select
 from sqlalchemy.exc import DBAPIError
 
@@ -14,7 +15,7 @@ from taskapi.database import db
 from taskapi.fields import UUID_FORM
 from taskapi.models import TASKS, USERS
 from taskapi.store import COLUMNS
-from taskapi.tasks import show as show_task
+from taskapi.schemas import show_task
 from taskapi.wire import write_timestamp
 
 # Tasks that an export has in memory at once, 10 MB at most; PostgreSQL keeps the others back, behind a cursor.
@@ -34,7 +35,7 @@ def _condition(context: click.Context, parameter: click.Parameter, value: str) -
 _argument = click.argument("named", metavar="EMAIL-OR-ID", callback=_condition)
 
 
-@click.group()
+@click.group(cls=AppGroup)
 def user() -> None:
     """Show, export or delete what is kept of one person."""
     if sys.stdout is None:  # closed, as by >&-

@@ -1,4 +1,4 @@
-"""What a task and a list query may look like."""
+"""What a task and a list query look like: what comes in is checked, and a row is shown."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,8 +6,10 @@ from uuid import uuid4
 
 from marshmallow import Schema, ValidationError, fields, pre_load, validates_schema
 from marshmallow.validate import Length, OneOf, Range
+from sqlalchemy import Row
 
 from taskapi.fields import ONE_LINE, TEXT, Digits, JsonBoolean, Trimmed, UuidText
+from taskapi.wire import write_timestamp
 
 MAX_TITLE = 200  # code points
 MAX_DESCRIPTION = 2000  # code points
@@ -15,7 +17,8 @@ MAX_Q = 200  # code points
 MAX_LIMIT = 100
 DEFAULT_LIMIT = 50
 LIMIT_MESSAGE = f"Must be a whole number from 1 to {MAX_LIMIT}."
-SORTS = ("created_at", "updated_at", "title")
+TIMES = ("created_at", "updated_at")
+SORTS = (*TIMES, "title")
 
 
 class TaskSchema(Schema):
@@ -25,22 +28,35 @@ class TaskSchema(Schema):
     are those of a task in an answer, too; what they hold there needs no schema, as it comes from the database.
     """
 
-    id = UuidText(load_default=lambda: str(uuid4()), metadata={"format": "uuid"})
-    user_id = UuidText(dump_only=True, metadata={"format": "uuid", "description": "The owner."})
+    id = UuidText(
+        load_default=lambda: str(uuid4()),
+        metadata={"format": "uuid", "example": "0f8fad5b-d9cb-469f-a165-70867728950e"},
+    )
+    user_id = UuidText(
+        dump_only=True,
+        metadata={"description": "The owner.", "format": "uuid", "example": "8f8edca6-d061-5c44-a46a-071ac67b7677"},
+    )
     title = Trimmed(
         required=True,
         validate=[Length(min=1, max=MAX_TITLE), ONE_LINE],
-        metadata={"description": "One line; whitespace around it is trimmed away before its characters are counted."},
+        metadata={
+            "description": "One line; whitespace around it is trimmed away before its characters are counted.",
+            "example": "Water the plants",
+        },
     )
     description = fields.String(
         load_default=None,
         allow_none=True,
         validate=[Length(max=MAX_DESCRIPTION), TEXT],
-        metadata={"description": "Kept as it is; null when not given."},
+        metadata={"description": "Kept as it is.", "example": None},
     )
-    is_completed = JsonBoolean(load_default=False, metadata={"description": "False when not given."})
-    created_at = fields.AwareDateTime(dump_only=True, metadata={"description": "UTC, in microseconds."})
-    updated_at = fields.AwareDateTime(dump_only=True, metadata={"description": "UTC, in microseconds; the version."})
+    is_completed = JsonBoolean(load_default=False, metadata={"example": False})
+    created_at = fields.AwareDateTime(
+        dump_only=True, metadata={"description": "UTC, in microseconds.", "example": "2026-11-20T22:16:00.022621Z"}
+    )
+    updated_at = fields.AwareDateTime(
+        dump_only=True, metadata={"description": "The task's version.", "example": "2026-11-20T22:16:00.022621Z"}
+    )
 
     @pre_load
     def ignore_read_only(self, data: Mapping[str, Any], **kwargs: Any) -> dict[str, Any]:
@@ -79,3 +95,12 @@ class ListSchema(Schema):
 CREATE = TaskSchema()
 UPDATE = TaskSchema(partial=True, dump_only=("id",))
 LIST = ListSchema()
+
+
+def show_task(task: Row[Any]) -> dict[str, Any]:
+    """Return a task as it is shown, for the app's JSON."""
+    shown = dict(zip(CREATE.fields, task, strict=True))
+    for name in TIMES:
+        if shown[name].microsecond == 0:  # orjson leaves such a fraction out; all else it writes as we do, but faster
+            shown[name] = write_timestamp(shown[name])
+    return shown

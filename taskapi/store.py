@@ -10,11 +10,10 @@ from sqlalchemy import Executable, Row, and_, bindparam, delete, exists, or_, se
 from sqlalchemy.dialects.postgresql import insert  # SQLite's ON CONFLICT is the same
 from sqlalchemy.exc import IntegrityError
 
-from taskapi.auth import Identity
 from taskapi.database import run
 from taskapi.errors import ApiError
 from taskapi.models import TASKS, USERS
-from taskapi.owners import save_owner
+from taskapi.owners import Identity, save_owner
 from taskapi.schemas import CREATE
 
 TaskRow = Row[Any]

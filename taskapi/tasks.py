@@ -9,8 +9,8 @@ from taskapi.auth import authenticate
 from taskapi.bodies import read_body
 from taskapi.errors import ApiError
 from taskapi.fields import UUID_FORM
-from taskapi.schemas import CREATE, UPDATE
-from taskapi.wire import if_none_match, read_if_match, write_etag, write_timestamp
+from taskapi.schemas import CREATE, UPDATE, show_task
+from taskapi.wire import if_none_match, read_if_match, write_etag
 
 PREFIX = "/api/tasks"
 
@@ -35,7 +35,7 @@ def list_tasks() -> Response:
     query = paging.read_query(g.user.id, request.query_string)
     limit = query["limit"]
     tasks = listing.list_tasks(g.user.id, **query | {"limit": limit + 1})
-    response = jsonify([show(task) for task in tasks[:limit]])
+    response = jsonify([show_task(task) for task in tasks[:limit]])
     if len(tasks) > limit:
         following = paging.write_next(g.user.id, query, tasks[limit - 1])
         response.headers["Link"] = f'<{PREFIX}?{following}>; rel="next"'
@@ -89,15 +89,6 @@ def _versions() -> Any:
 
 
 def _answer(task: store.TaskRow) -> Response:
-    response = jsonify(show(task))
+    response = jsonify(show_task(task))
     response.headers["ETag"] = write_etag(task.updated_at)
     return response
-
-
-def show(task: store.TaskRow) -> dict[str, Any]:
-    """Return a task as it is shown, for the app's JSON."""
-    shown = dict(zip(CREATE.fields, task, strict=True))
-    for name in ("created_at", "updated_at"):
-        if shown[name].microsecond == 0:  # orjson leaves such a fraction out; all else it writes as we do, but faster
-            shown[name] = write_timestamp(shown[name])
-    return shown

@@ -39,7 +39,7 @@ def cursor_of(person: Person, query: str = "limit=1") -> str:
 
 def forge(owner: str, sort: str, inside: bytes) -> str:
     """Return a cursor with the right digest, as somebody who has read the source could make it."""
-    digest = blake2b(orjson.dumps([owner, sort, None, None]) + inside, digest_size=8).digest()
+    digest = blake2b(orjson.dumps([owner, {"sort": sort}]) + inside, digest_size=8).digest()
     return urlsafe_b64encode(digest + inside).rstrip(b"=").decode()
 
 

@@ -12,8 +12,6 @@ from taskapi.schemas import TaskSchema
 from tests.people import Person, listening
 from tests.servers import Proxy
 
-FIELDS = ["id", "user_id", "title", "description", "is_completed", "created_at", "updated_at"]
-
 
 @pytest.fixture
 def statements(app: Flask) -> Iterator[list[str]]:
@@ -156,5 +154,5 @@ def test_what_is_refused_costs_nothing(
 
 def test_schema_and_columns_hold_together() -> None:
     """Rows go from the database to JSON as they are: the columns are the schema's fields, in the contract's order."""
-    assert FIELDS == [column.name for column in store.COLUMNS] == list(TaskSchema().fields)
+    assert [column.name for column in store.COLUMNS] == list(TaskSchema().fields)
     assert {column.name for column in store.COLUMNS} == set(models.TASKS.columns.keys())

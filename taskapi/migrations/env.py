@@ -12,6 +12,13 @@ BEGIN = {"postgresql": "SET LOCAL lock_timeout = '2s'", "sqlite": "BEGIN IMMEDIA
 # Encodings that hold all of Unicode; the second holds bytes, and has been initdb's choice where it found no locale.
 CAPACIOUS = ("UTF8", "SQL_ASCII")
 
+
+def number(context, revision, directives):
+    """Give a new migration the number after the newest one's: /readyz knows by it which comes next."""
+    for script in directives:
+        script.rev_id = f"{int(context.script.get_current_head() or 0) + 1:04}"
+
+
 with db.engine.connect() as connection:
     kind = connection.dialect.name
     if kind == "postgresql":
@@ -30,6 +37,7 @@ with db.engine.connect() as connection:
         target_metadata=db.metadata,
         render_as_batch=kind == "sqlite",
         transactional_ddl=True,  # which Alembic does not take SQLite to have
+        process_revision_directives=number,
     )
     with context.begin_transaction():
         context.run_migrations()
