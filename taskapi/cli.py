@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any
-from uuid import uuid4, uuid5
+from uuid import uuid5
 
 import click
 import jwt
@@ -96,11 +96,10 @@ def _plausible_tasks(owner: str, count: int) -> Iterator[dict[str, Any]]:
     random = Random()
     now = datetime.now(UTC)
     for _ in range(count):
-        made = now - timedelta(seconds=random.uniform(0, 90 * 86400))
+        made = now - timedelta(days=random.uniform(0, 90))
         done = random.random() < 0.4
         title = f"{random.choice(_VERBS)} the {random.choice(_THINGS)} {random.choice(_WHENS)}"
         yield {
-            "id": str(uuid4()),
             "user_id": owner,
             "title": title,
             "description": random.choice([None, f"{title}.\nSee the notes of {made:%d %B}."]),

@@ -34,7 +34,7 @@ def _wait(connection: Any) -> None:
         poller = select.poll()
         poller.register(connection.fileno(), select.POLLIN if state == extensions.POLL_READ else select.POLLOUT)
         if not poller.poll(milliseconds_left()):
-            raise DeadlineExceeded("the request's time for the database is over")
+            raise DeadlineExceeded
 
 
 extensions.set_wait_callback(_wait)

@@ -2,6 +2,7 @@
 
 import re
 from base64 import b64encode
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
@@ -29,19 +30,20 @@ def _hashes(tag: str) -> str:
     return " ".join(f"'sha256-{b64encode(sha256(content.encode()).digest()).decode()}'" for content in contents)
 
 
-# The page loads its bundle, asks this API, and does nothing else; data: holds the bundle's icons.
-POLICY = "; ".join(
-    [
+@cache
+def policy() -> str:
+    """Return a Content-Security-Policy: the page loads its bundle, asks this API, and does nothing else."""
+    directives = [
         "default-src 'none'",
         f"script-src 'self' {_hashes('script')}",
         f"style-src 'self' {_hashes('style')}",
-        "img-src data:",
+        "img-src data:",  # the bundle's icons
         "connect-src 'self'",
         "base-uri 'none'",
         "form-action 'none'",
         "frame-ancestors 'none'",
     ]
-)
+    return "; ".join(directives)
 
 
 @bp.get("/openapi.json")
@@ -57,7 +59,7 @@ def static(name: str) -> Response:
         raise ApiError(404, "NOT_FOUND")
     mimetype = "text/css" if name.endswith("css") else "text/javascript"
     response = Response(FILES[name], mimetype=mimetype, headers={"ETag": ETAGS[name], "Cache-Control": "no-cache"})
-    if if_none_match(request.headers.get("If-None-Match"), ETAGS[name]):
+    if if_none_match(request.headers.get("If-None-Match", ""), ETAGS[name]):
         response.status_code = 304
     return response
 
@@ -65,4 +67,4 @@ def static(name: str) -> Response:
 @bp.get("/docs")
 def docs() -> Response:
     """The page."""
-    return Response(PAGE, mimetype="text/html", headers={"Content-Security-Policy": POLICY})
+    return Response(PAGE, mimetype="text/html", headers={"Content-Security-Policy": policy()})

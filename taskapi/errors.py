@@ -53,7 +53,6 @@ class ApiError(Exception):
         details: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(status, code)
         self.status = status
         self.body: dict[str, Any] = {"error": message or SENTENCES[status], "code": code}
         if details:

@@ -55,7 +55,7 @@ class JsonBoolean(fields.Boolean):
 
     def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> bool:
         if not isinstance(value, bool):
-            raise self.make_error("invalid", input=value)
+            raise self.make_error("invalid")
         return value
 
 
@@ -64,5 +64,5 @@ class Digits(fields.Integer):
 
     def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> int:
         if not re.fullmatch("[1-9][0-9]{0,8}", value):
-            raise self.make_error("invalid", input=value)
-        return super()._deserialize(value, *args, **kwargs)
+            raise self.make_error("invalid")
+        return int(value)

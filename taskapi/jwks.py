@@ -7,7 +7,7 @@ from http.client import HTTPConnection, HTTPSConnection
 from socket import SHUT_RDWR, socket
 from threading import Timer
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 import jwt
 import orjson
@@ -44,13 +44,13 @@ def _download(url: str) -> bytes:
     """Follow no redirect, ask no proxy, and take no more than MAX_BYTES."""
     parts = urlsplit(url)
     kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
-    connection = kind(parts.hostname or "", parts.port, timeout=FETCH_LIMIT)
+    connection = kind(parts.netloc, timeout=FETCH_LIMIT)
     connection.connect()
     # The connection's own timeout begins anew with every byte; this one does not, and wakes whoever reads.
     watchdog = Timer(FETCH_LIMIT, _hang_up, [connection.sock])
     watchdog.start()
     try:
-        target = parts._replace(scheme="", netloc="", fragment="").geturl()
+        target = urlunsplit(("", "", parts.path, parts.query, ""))
         connection.request("GET", target, headers={"Accept": "application/json"})
         response = connection.getresponse()
         document = response.read(MAX_BYTES + 1)

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from math import inf
 from threading import Lock, Thread, current_thread
 from time import monotonic, time
 from typing import Any
@@ -48,7 +49,7 @@ class KeySet:
         self.loaded_at: float | None = None  # Unix time
         self._keys: list[Key] = []
         self._failing_since: float | None = None
-        self._begun = dict.fromkeys(INTERVALS, -float("inf"))
+        self._begun = dict.fromkeys(INTERVALS, -inf)
         self._fetch: Thread | None = None
         self._deadline = 0.0
 

@@ -99,7 +99,7 @@ LIST = ListSchema()
 
 def show_task(task: Row[Any]) -> dict[str, Any]:
     """Return a task as it is shown, for the app's JSON."""
-    shown = dict(zip(CREATE.fields, task, strict=True))
+    shown = dict(zip(CREATE.fields, task))
     for name in TIMES:
         if shown[name].microsecond == 0:  # orjson leaves such a fraction out; all else it writes as we do, but faster
             shown[name] = write_timestamp(shown[name])

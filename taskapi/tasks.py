@@ -20,7 +20,7 @@ bp = Blueprint("tasks", __name__, url_prefix=PREFIX)
 @bp.before_app_request
 def require_user() -> None:
     """Let nobody unknown see anything under the prefix, be it a view, a 404 or a 405; a CORS preflight has no token."""
-    if request.method != "OPTIONS" and (request.blueprint == bp.name or is_under_prefix(request.path)):
+    if request.method != "OPTIONS" and is_under_prefix(request.path):
         authenticate()
 
 
@@ -58,7 +58,7 @@ def create_task() -> Response:
 def get_task(task_id: str) -> Response:
     """One task, or 304 if the client has this version of it."""
     response = _answer(store.get_task(g.user.id, _id(task_id)))
-    if if_none_match(request.headers.get("If-None-Match"), response.headers["ETag"]):
+    if if_none_match(request.headers.get("If-None-Match", ""), response.headers["ETag"]):
         response.status_code = 304  # which werkzeug sends without body
     return response
 

@@ -49,6 +49,14 @@ def drip(server: "KeyServer", connection: socket.socket) -> None:
         server.left.set()
 
 
+def flood(server: "KeyServer", connection: socket.socket) -> None:
+    """Send far more than a key set, and note when the other side has had enough."""
+    try:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 99999999\r\n\r\n" + b" " * 99_999_999)
+    except OSError:
+        server.left.set()
+
+
 def reset(server: "KeyServer", connection: socket.socket) -> None:
     """Break the connection off with a TCP reset."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -59,10 +67,10 @@ class _Handler(StreamRequestHandler):
     server: "KeyServer"
 
     def handle(self) -> None:
-        _, target, _ = self.rfile.readline().split()
-        while self.rfile.readline().strip():
-            pass
-        self.server.asked.append(target.decode())
+        request = self.rfile.readline().decode()
+        headers = iter(lambda: self.rfile.readline().decode().strip(), "")
+        self.server.heads.append([request.strip(), *headers])
+        self.server.asked.append(request.split()[1])
         self.server.was_asked.set()
         answer = self.server.answer
         if isinstance(answer, bytes):
@@ -72,7 +80,7 @@ class _Handler(StreamRequestHandler):
 
 
 class KeyServer(ThreadingTCPServer):
-    """Gives one answer to everybody, until told another, and notes the paths it was asked for."""
+    """Gives one answer to everybody, until told another, and notes the paths and heads of what it was asked."""
 
     request_queue_size = 64
 
@@ -81,6 +89,7 @@ class KeyServer(ThreadingTCPServer):
         self.answer: Answer = key_set(*jwks)
         self.late_answer = self.answer
         self.asked: list[str] = []
+        self.heads: list[list[str]] = []
         self.was_asked, self.let_go, self.left = Event(), Event(), Event()
         self.origin = f"http://127.0.0.1:{self.server_address[1]}"
         self.url = f"{self.origin}/keys"
@@ -108,7 +117,7 @@ class Clock:
     """Stands in for taskapi.keys.monotonic: a day passes when a test says so."""
 
     def __init__(self) -> None:
-        self.now = 1000.0
+        self.now = 1_000_000.0  # the machine has been up for longer than a day
 
     def __call__(self) -> float:
         """Return the seconds."""

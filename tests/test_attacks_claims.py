@@ -149,7 +149,7 @@ def test_printable_subject_passes(app: Flask, subject: str) -> None:
     assert ask(app, _token({"sub": subject})).status_code == 200
 
 
-@pytest.mark.parametrize("issuer", [None, 1, True, [], [ISSUER], {}, "\ud800"], ids=repr)
+@pytest.mark.parametrize("issuer", [None, 1, True, [], [ISSUER], {}, "\ud800"])
 def test_wrong_issuer_is_invalid_whatever_the_settings(issuer: Any) -> None:
     """Where no setting says what the issuer must be, it is still text, and text that UTF-8 can hold."""
     assert whole(ask(me_app(), forge(claims={"iss": issuer, "sub": "auth0|1"}))) == refusal(INVALID)

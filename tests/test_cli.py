@@ -4,6 +4,7 @@ import json
 import re
 from base64 import urlsafe_b64decode
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
@@ -134,6 +135,25 @@ def test_seeded_tasks_are_real(app: Flask) -> None:
     statuses = [owner.call("PUT", f"/api/tasks/{task['id']}", json=task).status_code for task in tasks]
     assert statuses == [200] * 30
     assert all(task["created_at"] <= task["updated_at"] for task in tasks)
+
+
+def test_seeded_tasks_are_plausible(app: Flask) -> None:
+    """They are of the last 90 days; two in five are done, and changed since; half have a description."""
+    invoke(app, "seed", "ana@example.com", "--count", "1000")
+    now = datetime.now(UTC)
+    with app.app_context():
+        tasks = db.session.scalars(select(Task)).all()
+    ages = [(now - task.created_at).days for task in tasks]
+    done = [task for task in tasks if task.is_completed]
+    described = [task for task in tasks if task.description is not None]
+
+    assert (0 <= min(ages) < 5, 85 <= max(ages) < 90) == (True, True)
+    assert (300 < len(done) < 500, 400 < len(described) < 600) == (True, True)
+    assert [task for task in done if not task.created_at < task.updated_at < now] == []
+    assert [task for task in tasks if task not in done and task.updated_at != task.created_at] == []
+    assert [task.description for task in described] == [
+        f"{task.title}.\nSee the notes of {task.created_at:%d %B}." for task in described
+    ]
 
 
 @pytest.mark.parametrize(("count", "shown"), [(1001, False), (5000, True)])

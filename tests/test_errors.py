@@ -14,6 +14,7 @@ from tests.people import Person
 NOT_FOUND = {"error": "There is nothing here.", "code": "NOT_FOUND"}
 NOT_ALLOWED = {"error": "This path does not take that method.", "code": "INVALID_REQUEST"}
 NO_TOKEN = {"error": "Send a bearer token.", "code": "UNAUTHORIZED"}
+OTHER = "The request can't be taken."
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "TRACE", "CONNECT", "PROPFIND", "BREW-COFFEE"]
 
 TASK = "/api/tasks/0f8fad5b-d9cb-469f-a165-70867728950e"
@@ -101,9 +102,15 @@ def test_unexpected_error_answers_500(make_app: Callable[..., Flask], debug: str
 
 
 @pytest.mark.parametrize(
-    ("status", "code"), [(418, "INVALID_REQUEST"), (429, "INVALID_REQUEST"), (501, "INTERNAL_ERROR")]
+    ("status", "code", "sentence"),
+    [
+        (418, "INVALID_REQUEST", OTHER),
+        (429, "INVALID_REQUEST", OTHER),
+        (500, "INTERNAL_ERROR", "Something went wrong on our side."),
+        (501, "INTERNAL_ERROR", OTHER),
+    ],
 )
-def test_abort_answers_in_the_one_shape(app: Flask, client: FlaskClient, status: int, code: str) -> None:
+def test_abort_answers_in_the_one_shape(app: Flask, client: FlaskClient, status: int, code: str, sentence: str) -> None:
     """Whatever werkzeug raises has one of the eight codes, and none of werkzeug's words."""
 
     @app.route("/broken")
@@ -112,7 +119,7 @@ def test_abort_answers_in_the_one_shape(app: Flask, client: FlaskClient, status:
 
     response = client.get("/broken")
 
-    assert (response.status_code, response.json) == (status, {"error": "The request can't be taken.", "code": code})
+    assert (response.status_code, response.json) == (status, {"error": sentence, "code": code})
 
 
 @pytest.mark.own_database

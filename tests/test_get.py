@@ -78,7 +78,10 @@ def test_matching_if_none_match_answers_304(ana: Person, method: str) -> None:
 
 # Headers are compared outside the database, so one is enough.
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-@pytest.mark.parametrize("header", ["", '""', '"other"', '"{}', "w/{}", "W/*", '"*"', '"1", "2"', ",", "{0} {0}", "é"])
+@pytest.mark.parametrize(
+    "header",
+    ["", '""', '"other"', '"{}', "w/{}", "W/*", '"*"', '"1", "2"', ",", "{0} {0}", "é", "X*X", "\xa0*"],
+)
 def test_other_if_none_match_answers_200(ana: Person, header: str) -> None:
     """Another version, or none that can be read, gets the task."""
     task = ana.make()

@@ -8,7 +8,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from flask import Flask
 
-from tests.keyserver import Answer, Clock, KeyServer, http, key_set, reset
+from tests.keyserver import Answer, Clock, KeyServer, flood, http, key_set, reset
+from tests.servers import PATIENCE
 from tests.people import SECRET
 from tests.tokens import (
     INVALID, ISSUER, NO_KEYS, USER, KeyPair, Members, ask, b64, dump, ed448, ed25519, forge, me_app, p256, rsa_key
@@ -143,6 +144,30 @@ def test_bad_answer_is_survived(
     assert set(server.asked) == {"/keys"}  # no redirect was followed
 
 
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [(key_set(), "no usable key"), (http(b"{}", "404 Not Found"), "ValueError('status 404, 2 bytes')")],
+)
+def test_outage_is_logged_with_its_reason(
+    app: Flask, server: KeyServer, caplog: pytest.LogCaptureFixture, answer: Answer, reason: str
+) -> None:
+    """Whoever reads the log learns where to look, and for what."""
+    server.answer = answer
+
+    assert ask(app, TOKEN).json == NO_KEYS
+    assert [record.getMessage() for record in caplog.records if record.name == "taskapi.keys"] == [
+        f"no keys from {server.url}: {reason}"
+    ]
+
+
+def test_no_more_is_read_than_the_limit(app: Flask, server: KeyServer) -> None:
+    """An endpoint that sends without end fills nobody's memory."""
+    server.answer = flood
+
+    assert ask(app, TOKEN).json == NO_KEYS
+    assert server.left.wait(PATIENCE)
+
+
 def test_key_set_of_64_kib_is_taken(app: Flask, server: KeyServer) -> None:
     """The limit itself is within it."""
     server.answer = http(GOOD_SET + b" " * (64 * 1024 - len(GOOD_SET)))
@@ -228,6 +253,23 @@ def test_no_proxy_is_asked(app: Flask, server: KeyServer, monkeypatch: pytest.Mo
 
         assert ask(app, TOKEN).status_code == 200
         assert proxy.asked == []
+
+
+def test_request_says_no_more_than_it_has_to(app: Flask, server: KeyServer) -> None:
+    """Who asks is nobody's business."""
+    assert ask(app, TOKEN).status_code == 200
+    host = server.origin.removeprefix("http://")
+    assert server.heads == [
+        ["GET /keys HTTP/1.1", f"Host: {host}", "Accept-Encoding: identity", "Accept: application/json"]
+    ]
+
+
+def test_https_is_https(server: KeyServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys that anybody on the way could have changed are never taken for it."""
+    monkeypatch.setattr("taskapi.keys.FETCH_LIMIT", 0.2)
+    app = me_app(JWT_JWKS_URL=server.url.replace("http:", "https:"), JWT_ISSUER=ISSUER)
+
+    assert (ask(app, TOKEN).status_code, server.asked) == (503, [])
 
 
 def test_query_of_the_url_is_sent(server: KeyServer) -> None:

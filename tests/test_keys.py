@@ -1,5 +1,6 @@
 """The cache of an issuer's keys: who waits, how often it fetches, what outlives the endpoint; the clock is ours."""
 
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -8,7 +9,7 @@ import pytest
 from flask import Flask
 
 from tests.keyserver import Answer, Clock, KeyServer, drip, hang, http, key_set, silent
-from tests.servers import PATIENCE
+from tests.servers import PATIENCE, silent_server
 from tests.tokens import HEADER, INVALID, ISSUER, NO_KEYS, Members, ask, ed25519, forge, me_app
 
 ALWAYS: Members = {"exp": 253402300799}
@@ -85,9 +86,11 @@ def test_renewal_makes_nobody_wait(running: Flask, server: KeyServer, clock: Clo
     assert server.asked == ["/keys"]
 
     clock.now += 1
+    began = time.monotonic()
     assert _statuses(running, KNOWN) == [200]
     assert server.was_asked.wait(PATIENCE)
-    assert _statuses(running, KNOWN) == [200]  # or it would have waited for ever
+    assert _statuses(running, KNOWN) == [200]
+    assert time.monotonic() - began < 2  # a fetch is waited for 3 s
     assert len(server.asked) == 2
 
     server.let_go.set()
@@ -232,3 +235,30 @@ def test_fetch_ends_at_its_limit(
 
     assert ask(app, KNOWN).json == NO_KEYS
     assert server.left.wait(2)
+
+
+def test_handshake_ends_at_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that takes connections and says nothing holds no thread for ever: TLS waits for its first word."""
+    for module in ("keys", "jwks"):
+        monkeypatch.setattr(f"taskapi.{module}.FETCH_LIMIT", 0.2)
+    others = {*threading.enumerate()}
+    with silent_server() as port:
+        app = me_app(JWT_JWKS_URL=f"https://127.0.0.1:{port}/keys", JWT_ISSUER=ISSUER)
+
+        assert ask(app, KNOWN).json == NO_KEYS
+        [fetch] = {*threading.enumerate()} - others
+        assert fetch.daemon  # and the process need not wait for it
+        fetch.join(2)
+        assert not fetch.is_alive()
+
+
+def test_request_waits_no_longer_than_the_limit(
+    server: KeyServer, app: Flask, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even for a fetch that does not end at its own, as where a name takes long to resolve."""
+    monkeypatch.setattr("taskapi.keys.FETCH_LIMIT", 0.2)
+    server.answer = hang
+    began = time.monotonic()
+
+    assert ask(app, KNOWN).json == NO_KEYS
+    assert time.monotonic() - began < 2

@@ -115,14 +115,19 @@ def test_every_line_has_the_request_id(make_app: Callable[..., Flask], capsys: p
     ]
 
 
-def test_fault_is_in_its_requests_line(make_app: Callable[..., Flask], capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("is_told", [True, False], ids=["its cause", "what it came upon"])
+def test_fault_is_in_its_requests_line(
+    make_app: Callable[..., Flask], capsys: pytest.CaptureFixture[str], is_told: bool
+) -> None:
     """What went wrong and where, causes first, without messages: they may quote what the request held."""
 
     def broken() -> str:
         try:
             return {"a": ""}["sought-after"]
         except KeyError as error:
-            raise RuntimeError("sought-after") from error
+            if is_told:
+                raise RuntimeError("sought-after") from error
+            raise RuntimeError("sought-after")
 
     app = make_app()
     app.add_url_rule("/broken", view_func=broken)

@@ -109,6 +109,30 @@ def test_age_of_the_key_set(make_app: Callable[..., Flask]) -> None:
     assert time.time() - PATIENCE < look(app)[name] <= time.time()
 
 
+def test_each_number_says_what_it_is(make_app: Callable[..., Flask]) -> None:
+    """To Prometheus by its type and labels, and to whoever builds a dashboard in a sentence."""
+    pair = ed25519()
+    with KeyServer(pair.jwk()) as server:
+        client = make_app(JWT_SECRET="", JWT_JWKS_URL=server.url, JWT_ISSUER=ISSUER, **METRICS).test_client()
+        headers = {"Authorization": f"Bearer {pair.token(claims={'exp': time.time() + 60})}"}
+        assert client.get("/api/tasks", headers=headers).status_code == 200
+    families = [
+        family
+        for family in text_string_to_metric_families(client.get("/metrics").text)
+        if not family.name.endswith("_created")
+    ]
+
+    assert [
+        (family.name, family.type, family.documentation, {*family.samples[0].labels} - {"le"}) for family in families
+    ] == [
+        ("taskapi_requests", "counter", "Requests answered.", {"route", "method", "status"}),
+        ("taskapi_request_seconds", "histogram", "From request to answer.", {"route", "method"}),
+        ("taskapi_statement_retries", "counter", "Statements run again on a fresh connection.", set()),
+        ("taskapi_pool_connections_in_use", "gauge", "Database connections in use.", set()),
+        ("taskapi_key_set_loaded_timestamp_seconds", "gauge", "When the oldest key set was loaded.", {"url"}),
+    ]
+
+
 def test_folder_of_counts_is_read(
     make_app: Callable[..., Flask], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -193,7 +193,6 @@ def test_a_forgery_reaches_its_makers_own_tasks(ana: Person, ben: Person, sort: 
         [{}, ANY_ID],
         [{"a": 1}, ANY_ID],
     ],
-    ids=str,
 )
 def test_nonsense_under_a_right_digest_is_refused(ana: Person, place: Any) -> None:
     """A forgery is a bad parameter, not a fault of ours."""

@@ -36,7 +36,7 @@ WRONG: list[tuple[str, dict[str, str]]] = [
     # Malformed.
     *[
         ("JWT_JWKS_URL", JWKS | {"JWT_JWKS_URL": url})
-        for url in ("issuer.example", "file:///jwks", "https://", "https://x:65536/")
+        for url in ("issuer.example", "file:///jwks", "https://", "https://x:65536/", "https://x:/", "https://x:0443/")
     ],
     *[("JWT_ALGORITHMS", JWKS | {"JWT_ALGORITHMS": names}) for names in ("HS256", "RS256,none", "RS256,,", "rs256")],
     *[
@@ -69,6 +69,8 @@ WRONG: list[tuple[str, dict[str, str]]] = [
             "null",
             "app.example.com",
             "https://app.example.com/",
+            "https://app.example.com:",
+            "https://app.example.com:0443",
             "https://App.example.com",
             "https://app.example.com,",
             "https://app.example.com https://other.example.com",

@@ -47,7 +47,6 @@ DESCRIPTIONS = st.none() | st.text(
         ("e\u0301 \u212b \ufb01", "e\u0301 \u212b \ufb01"),
         ("<b>&amp;'\"\\;--%s{}", "<b>&amp;'\"\\;--%s{}"),
     ],
-    ids=ascii,
 )
 def test_title_is_kept_but_for_whitespace_around_it(ana: Person, method: str, sent: str, kept: str) -> None:
     """No normalisation, no escaping; length is counted after the trim, in code points."""
@@ -80,7 +79,6 @@ def test_title_is_kept_but_for_whitespace_around_it(ana: Person, method: str, se
         (["x"], [STRING]),
         ({"x": 1}, [STRING]),
     ],
-    ids=ascii,
 )
 def test_bad_title_answers_400(ana: Person, method: str, title: Any, messages: list[str]) -> None:
     """One line of 1 to 200 code points, with something to see."""
@@ -92,7 +90,7 @@ def test_bad_title_answers_400(ana: Person, method: str, title: Any, messages: l
 
 @METHODS
 @pytest.mark.parametrize(
-    "kept", [None, "", "x" * 2000, "\U0001f331" * 2000, " \ta\r\nb\n\n ", "\u202ee\u0301<i>\u200b\u2028"], ids=ascii
+    "kept", [None, "", "x" * 2000, "\U0001f331" * 2000, " \ta\r\nb\n\n ", "\u202ee\u0301<i>\u200b\u2028"]
 )
 def test_description_is_kept_byte_for_byte(ana: Person, method: str, kept: str | None) -> None:
     """Not even trimmed; up to 2,000 code points."""
@@ -104,7 +102,7 @@ def test_description_is_kept_byte_for_byte(ana: Person, method: str, kept: str |
 
 @ON_ONE_DATABASE
 @METHODS
-@pytest.mark.parametrize("wrong", ["x" * 2001, "\U0001f331" * 2001, 5, False, ["x"], {}], ids=lambda it: str(it)[:9])
+@pytest.mark.parametrize("wrong", ["x" * 2001, "\U0001f331" * 2001, 5, False, ["x"], {}])
 def test_bad_description_answers_400(ana: Person, method: str, wrong: Any) -> None:
     """A string or null."""
     response = send(ana, method, {"description": wrong})

@@ -1,5 +1,7 @@
 """Timestamps are UTC, whatever time zone anybody else lives in."""
 
+import time
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -39,6 +41,28 @@ def test_sessions_time_zone_does_not_show(app: Flask, ana: Person, monkeypatch: 
     changed = ana.call("PATCH", f"/api/tasks/{task['id']}", json={"title": "B"}, headers={"If-Match": "*"})
     assert "Z" == changed.json["updated_at"][-1]
     assert [row.updated_at.utcoffset() for row in ana.stored()] == [timedelta(0)]
+
+
+@pytest.fixture
+def machine_in_tokyo(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Its clock shows nine hours more."""
+    with monkeypatch.context() as patched:
+        patched.setenv("TZ", "JST-9")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@pytest.mark.usefixtures("machine_in_tokyo")
+def test_machines_time_zone_does_not_show(ana: Person) -> None:
+    """What the service makes and gives back is UTC wherever it runs."""
+    task = ana.make()
+
+    assert abs(datetime.now(UTC) - datetime.fromisoformat(task["created_at"])) < timedelta(minutes=1)
+    assert [task] == ana.call("GET").json
+    assert [row.created_at.isoformat(timespec="microseconds") for row in ana.stored()] == [
+        task["created_at"].replace("Z", "+00:00")
+    ]
 
 
 def test_time_of_another_zone_is_stored_as_utc(ana: Person) -> None:
