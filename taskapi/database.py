@@ -29,7 +29,6 @@ POOL_SIZE = 10
 # pooler in transaction mode does not keep. The default engine, with transactions, is for the shell and commands.
 AUTOCOMMIT = "autocommit"
 UUID_OID = 2950  # in PostgreSQL's pg_type
-
 READ_ONLY = "25006"  # read_only_sql_transaction: what a primary answers once it has become a standby
 
 

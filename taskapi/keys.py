@@ -13,12 +13,9 @@ from flask import Flask
 from taskapi.errors import ApiError
 from taskapi.jwks import FETCH_LIMIT, Key, fetch_keys
 
-# Why keys are fetched, and seconds between two fetches for that reason: nothing has been loaded yet, the keys are to be
-# renewed, a key is unknown.
+# Seconds between two fetches for a reason: nothing has been loaded yet, the keys are to be renewed, a key is unknown.
 INTERVALS = {"first": 1, "renewal": 300, "unknown": 30}
 STALE_LIMIT = 24 * 3600  # seconds that keys outlive their endpoint
-
-_logger = logging.getLogger(__name__)
 
 
 class SharedSecret:
@@ -113,7 +110,7 @@ class KeySet:
                 self._begun["renewal"], self.loaded_at = monotonic(), time()
             elif self._failing_since is None:
                 self._failing_since = monotonic()
-                _logger.warning("no keys from %s: %s", self._url, failure)
+                logging.getLogger(__name__).warning("no keys from %s: %s", self._url, failure)
 
 
 def init_app(app: Flask) -> None:
