@@ -1,6 +1,6 @@
 """flask token, flask seed, and what flask shell has at hand."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any
@@ -38,21 +38,18 @@ def _default_sub(email: str) -> str:
     return str(uuid5(NAMESPACE, email))
 
 
-def _printable(longest: int) -> Callable[[click.Context, click.Parameter, str | None], str | None]:
+def _claim(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
     """What a token's claim could not hold is no good here either."""
-
-    def check(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-        if value is not None and not (value.strip() and is_printable(value, longest)):
-            raise click.BadParameter(f"must be 1 to {longest} printable characters")
-        return value
-
-    return check
+    longest = MAX_SUB if parameter.name == "sub" else MAX_EMAIL
+    if value is not None and not (value.strip() and is_printable(value, longest)):
+        raise click.BadParameter(f"must be 1 to {longest} printable characters")
+    return value
 
 
 @click.command()
 @with_appcontext
-@click.argument("email", callback=_printable(MAX_EMAIL))
-@click.option("--sub", callback=_printable(MAX_SUB), help="The subject; one made from EMAIL when not given.")
+@click.argument("email", callback=_claim)
+@click.option("--sub", callback=_claim, help="The subject; one made from EMAIL when not given.")
 @click.option("--days", type=click.IntRange(min=1, max=3650), default=1, show_default=True, help="Days it is valid.")
 def token(email: str, sub: str | None, days: int) -> None:
     """Print a token for EMAIL, for trying things."""
@@ -74,7 +71,7 @@ def token(email: str, sub: str | None, days: int) -> None:
 
 @click.command()
 @with_appcontext
-@click.argument("email", callback=_printable(MAX_EMAIL))
+@click.argument("email", callback=_claim)
 @click.option("--count", type=click.IntRange(min=1), default=20, show_default=True, help="How many tasks.")
 def seed(email: str, count: int) -> None:
     """Give the user with EMAIL plausible tasks: the one who has it, else the one that `flask token EMAIL` names."""

@@ -1,6 +1,7 @@
 """/metrics: what Prometheus is told, by one process and by several."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -71,6 +72,8 @@ def test_requests_are_counted_and_timed(make_app: Callable[..., Flask]) -> None:
         "taskapi_requests_total other none 404": 1,
     }
     assert numbers["taskapi_request_seconds_count GET /api/tasks/<task_id>"] == 2
+    buckets = [name.split()[1] for name in numbers if re.match("taskapi_request_seconds_bucket .* other", name)]
+    assert buckets == "0.001 0.0025 0.005 0.01 0.025 0.05 0.1 0.25 0.5 1.0 2.5 5.0 10.0 +Inf".split()
     assert numbers["taskapi_request_seconds_bucket +Inf GET /api/tasks/<task_id>"] == 2
     assert 0 < numbers["taskapi_request_seconds_sum GET /api/tasks/<task_id>"] < PATIENCE
 
