@@ -87,8 +87,8 @@ def _database_url(url: str) -> str:
     except ProgrammingError:  # whose message quotes the URL, password included
         raise SettingsError("DATABASE_URL", problem) from None
     # Where it is not, a piece of it becomes one of these, which libpq's messages quote.
-    ports, names = parts.get("port", ""), f"{parts.get('host', '')},{parts.get('dbname', '')}"
-    is_whole = re.fullmatch("[0-9,]*", ports) and not re.search("(?:^|,)[^,/@][^,]*@", names)
+    names = ",".join(parts.get(name, "") for name in ("host", "dbname"))
+    is_whole = re.fullmatch("[0-9,]*", parts.get("port", "")) and not re.search("(?:^|,)[^,/@][^,]*@", names)
     _require(is_whole, "DATABASE_URL", problem)
     return url
 
@@ -128,5 +128,5 @@ def _origins(value: str) -> list[str]:
 
 
 def _is_url(text: str, form: str) -> bool:
-    match = re.fullmatch(form, text, re.ASCII)
+    match = re.fullmatch(form, text)
     return match is not None and int(match[1] or 0) <= MAX_PORT

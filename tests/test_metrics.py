@@ -187,6 +187,19 @@ def test_workers_count_together(server: Server, tmp_path: Path) -> None:
     assert list(tmp_path.glob("taskapi-*")) == []
 
 
+def test_key_set_has_one_age(tmp_path: Path, sqlite_url: str) -> None:
+    """That of the process which loaded it longest ago, and not one for each."""
+    pair = ed25519()
+    with KeyServer(pair.jwk()) as keys:
+        settings = {"DATABASE_URL": sqlite_url, "JWT_JWKS_URL": keys.url, "JWT_ISSUER": ISSUER}
+        command = ("gunicorn", "--bind", "127.0.0.1:0", "wsgi:app")
+        with serving(*command, cwd=copy_project(tmp_path), **settings, **METRICS) as server:
+            bearer = f"Bearer {pair.token(claims={'exp': time.time() + 60})}"
+            assert server.fetch("GET", "/api/tasks", Authorization=bearer) == (200, [])
+
+            assert f"taskapi_key_set_loaded_timestamp_seconds {keys.url}" in scrape(server)
+
+
 def test_lost_folder_of_counts_is_made_anew(server: Server, tmp_path: Path) -> None:
     """Whoever cleans up after others does not stop the next worker."""
     deadline = time.monotonic() + PATIENCE

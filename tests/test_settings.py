@@ -1,6 +1,5 @@
 """Settings: read once, and a start that can't be right ends with one line that names what is wrong."""
 
-import re
 from pathlib import Path
 
 import jwt
@@ -56,6 +55,7 @@ WRONG: list[tuple[str, dict[str, str]]] = [
             "postgresql://somebody:hunter2/3@localhost:5432/taskapi",
             "postgresql://somebody:hunter2@3@localhost/taskapi",
             "postgresql://somebody:3/hunter2@localhost/taskapi",
+            "postgresql://somebody@localhost:hunter2/taskapi",
             "sqlite://",
             "sqlite:///:memory:",
             "sqlite:///file:taskapi?mode=memory&uri=true",
@@ -85,15 +85,38 @@ WRONG: list[tuple[str, dict[str, str]]] = [
 ]
 
 
+PROBLEMS = {
+    "DATABASE_URL": [
+        "must begin with postgresql:// or postgres://, or be sqlite:/// and a file",
+        "is not a URL that libpq can read; is a special character of the password not escaped?",
+    ],
+    "FRONTEND_URL": [
+        "must be origins as browsers send them (https://app.example.com: no slash at the end), split by commas"
+    ],
+    "JWT_ALGORITHMS": ["goes with JWT_JWKS_URL; a JWT_SECRET means HS256", "must be some of RS256, ES256, EdDSA"],
+    "JWT_ISSUER": ["is missing: keys from a URL need the issuer that they stand for"],
+    "JWT_JWKS_URL": ["must begin with https://, or http:// on localhost"],
+    "JWT_LEEWAY": ["must be a whole number of seconds, at most 3600"],
+    "JWT_SECRET": [
+        "is missing, and so is JWT_JWKS_URL",
+        "is not UTF-8 text",
+        "must be 32 bytes or more",
+        "looks like a PEM or JWK: public keys are no secret, see JWT_JWKS_URL",
+        "is the development secret, which only debug mode may use",
+        "and JWT_JWKS_URL exclude each other",
+    ],
+    "LOG_LEVEL": ["must be one of DEBUG, INFO, WARNING, ERROR, CRITICAL"],
+    "METRICS": ["must be one of 0, 1"],
+}
+
+
 @pytest.mark.parametrize(("name", "settings"), WRONG)
 def test_wrong_setting_stops_the_start(name: str, settings: dict[str, str]) -> None:
     """One line names the setting, and never shows a password or a secret."""
     with pytest.raises(SettingsError) as raised:
         create_app(settings)
 
-    message = str(raised.value)
-    assert re.fullmatch(rf"taskapi cannot start: {name} [^\n]+", message)
-    assert "hunter2" not in message
+    assert str(raised.value) in [f"taskapi cannot start: {name} {problem}" for problem in PROBLEMS[name]]
 
 
 @pytest.mark.parametrize("command", ["flask run", "flask db upgrade", "python wsgi.py", "gunicorn wsgi:app"])
@@ -170,10 +193,10 @@ def test_database_url_is_taken(url: str) -> None:
     assert load(GOOD | {"DATABASE_URL": url})["DATABASE_URL"] == url
 
 
-@pytest.mark.parametrize("origin", ["http://app.example.com:443", "https://app.example.com:80", "http://[::1]:3000"])
+@pytest.mark.parametrize("origin", ["http://app.example.com:443", "https://app.example.com:80", "http://[::1]:65535"])
 def test_origin_is_taken(origin: str) -> None:
     """Only the scheme's own port goes without saying."""
-    assert load(GOOD | {"FRONTEND_URL": origin})["FRONTEND_ORIGINS"] == [origin]
+    assert load(GOOD | {"FRONTEND_URL": f"https://a.b, {origin}"})["FRONTEND_ORIGINS"] == ["https://a.b", origin]
 
 
 def test_leeway_is_an_hour_at_most() -> None:

@@ -60,6 +60,7 @@ def test_machines_time_zone_does_not_show(ana: Person) -> None:
 
     assert abs(datetime.now(UTC) - datetime.fromisoformat(task["created_at"])) < timedelta(minutes=1)
     assert [task] == ana.call("GET").json
+    assert "Z" == task["created_at"][-1]
     assert [row.created_at.isoformat(timespec="microseconds") for row in ana.stored()] == [
         task["created_at"].replace("Z", "+00:00")
     ]
