@@ -162,7 +162,7 @@ def without_request(record: logging.LogRecord) -> bool:
 # gunicorn's own lines look like the service's. Its access log stays off, as each request has a line already.
 logconfig_dict = {
     "root": {},
-    "formatters": {"line": {"()": make_formatter}},
+    "formatters": {"line": {"()": make_formatter, "readable": False}},
     "filters": {"without_request": {"()": lambda: without_request}},
     "handlers": {"stdout": {"class": "logging.StreamHandler", "stream": "ext://sys.stdout", "formatter": "line"}},
     "loggers": {

@@ -49,9 +49,7 @@ def _allow_origins(app: Flask) -> None:
         allow_headers=REQUEST_HEADERS,
         expose_headers=RESPONSE_HEADERS,
         max_age=PREFLIGHT_SECONDS,
-        always_send=False,
         vary_header=False,  # it leaves Vary out where the origin does not match, which is where a cache needs it most
-        intercept_exceptions=False,  # errors are answers here, and pass after_request as any other
     )
 
 

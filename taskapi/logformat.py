@@ -13,7 +13,7 @@ _NAMES = {"asctime": "time", "levelname": "level", "exc_info": "traceback"}
 _NOBODYS = {"request_id": "-"}  # of lines that belong to no request
 
 
-def make_formatter(readable: bool = False) -> logging.Formatter:
+def make_formatter(readable: bool) -> logging.Formatter:
     """Return the form of lines for people or, as JSON objects, for programs; times are UTC, in milliseconds."""
     formatter: logging.Formatter = (
         logging.Formatter(_READABLE, style="{", defaults=_NOBODYS)

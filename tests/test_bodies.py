@@ -138,6 +138,21 @@ def test_64_kib_are_taken_and_one_byte_more_answers_413(ana: Person, method: str
 
 @ON_ONE_DATABASE
 @METHODS
+def test_no_more_is_read_than_is_taken(ana: Person, method: str) -> None:
+    """A body without a told length may have no end."""
+    stream = BytesIO(b" " * 100 * LIMIT)
+    environ = {"CONTENT_LENGTH": "", "HTTP_TRANSFER_ENCODING": "chunked", "wsgi.input_terminated": True}
+
+    response = ana.call(
+        method, path_for(ana, method), input_stream=stream, content_type="application/json", environ_overrides=environ
+    )
+
+    assert (response.status_code, response.json) == TOO_LARGE
+    assert stream.tell() <= 2 * LIMIT
+
+
+@ON_ONE_DATABASE
+@METHODS
 def test_length_that_is_told_is_believed(ana: Person, method: str) -> None:
     """A body that says that it is too large is not read to find out."""
     response = ana.call(

@@ -60,6 +60,34 @@ def test_request_is_one_line(make_app: Callable[..., Flask], capsys: pytest.Capt
     assert (logged[2]["route"], logged[2]["user_id"]) == (None, None)
 
 
+def test_line_in_debug_mode_is_for_people(make_app: Callable[..., Flask], capsys: pytest.CaptureFixture[str]) -> None:
+    """Of a fault it shows where it came from; what belongs to no request has a dash for its id."""
+    app = make_app(FLASK_DEBUG="1")
+    app.add_url_rule("/broken", view_func=lambda: dict[str, str]()["missing"])
+    capsys.readouterr()
+
+    app.logger.warning("Of nobody")
+    app.test_client().get("/broken", headers={"X-Request-ID": "mine"})
+
+    nobodys, request, *stack, name = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"[0-9T:.-]+Z WARNING - Of nobody", nobodys)
+    assert re.fullmatch(r"[0-9T:.-]+Z ERROR mine GET /broken 500 [0-9]+\.[0-9] ms, statements: 0", request)
+    assert (stack[0], name) == ("KeyError", "KeyError") and any("test_logs.py" in line for line in stack)
+
+
+def test_milliseconds_are_told_to_a_tenth(make_app: Callable[..., Flask], capsys: pytest.CaptureFixture[str]) -> None:
+    """Of five requests that take some, one at least has a digit behind the point."""
+    client = make_app().test_client()
+    capsys.readouterr()
+
+    for _ in range(5):
+        client.get("/nowhere")
+
+    told = [line["milliseconds"] for line in lines(capsys)]
+    assert told == [round(float(each), 1) for each in told]
+    assert any(each % 1 for each in told)
+
+
 @pytest.mark.parametrize("debug", ["0", "1"])
 def test_method_that_nobody_knows_is_other(
     make_app: Callable[..., Flask], capsys: pytest.CaptureFixture[str], debug: str
