@@ -1,4 +1,4 @@
-"""flask token, flask seed, and what flask shell has at hand."""
+"""flask token and flask seed."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -31,7 +31,6 @@ def init_app(app: Flask) -> None:
     app.cli.add_command(token)
     app.cli.add_command(seed)
     app.cli.add_command(people.user)
-    app.shell_context_processor(lambda: {"db": db, "User": User, "Task": Task})
 
 
 def _default_sub(email: str) -> str:
