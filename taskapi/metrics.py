@@ -20,31 +20,23 @@ class Metrics:
         # Not above: it decides as it is imported whether there are several processes (gunicorn.conf.py says so).
         from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-        self._app, self._registry = app, CollectorRegistry()
-        self._answered = Counter(
-            "taskapi_requests", "Requests answered.", ["route", "method", "status"], registry=self._registry
-        )
+        self._app = app
+        self._registry = registry = CollectorRegistry()
+        labels = ["route", "method"]
+        self._answered = Counter("taskapi_requests", "Requests answered.", [*labels, "status"], registry=registry)
         self._seconds = Histogram(
-            "taskapi_request_seconds",
-            "From request to answer.",
-            ["route", "method"],
-            registry=self._registry,
-            buckets=BUCKETS,
+            "taskapi_request_seconds", "From request to answer.", labels, registry=registry, buckets=BUCKETS
         )
         self._retries = Counter(
-            "taskapi_statement_retries", "Statements run again on a fresh connection.", registry=self._registry
+            "taskapi_statement_retries", "Statements run again on a fresh connection.", registry=registry
         )
-        self.in_use = Gauge(
-            "taskapi_pool_connections_in_use",
-            "Database connections in use.",
-            registry=self._registry,
-            multiprocess_mode="livesum",
-        )
+        name = "taskapi_pool_connections_in_use"
+        self.in_use = Gauge(name, "Database connections in use.", registry=registry, multiprocess_mode="livesum")
         self._loaded = Gauge(
             "taskapi_key_set_loaded_timestamp_seconds",
             "When the oldest key set was loaded.",
             ["url"],  # so that a process without a key set says nothing
-            registry=self._registry,
+            registry=registry,
             multiprocess_mode="livemin",
         )
 
