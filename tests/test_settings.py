@@ -186,10 +186,17 @@ def test_defaults() -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["postgresql://a:p%40%2F@x:5432,y:/b", "postgresql:///b?host=/run/a@b", "postgresql://%40a,x/b", "sqlite:///b"],
+    [
+        "postgresql://a:p%40%2F@x:5432,y:/b",
+        "postgresql:///%40b?host=/run/a@b",
+        "postgresql://%40a,x/b",
+        "postgresql://x",
+        "postgresql:///b",
+        "sqlite:///b",
+    ],
 )
 def test_database_url_is_taken(url: str) -> None:
-    """What is escaped, several hosts, and the paths and names of sockets are no mistake."""
+    """What is escaped, left out, several hosts, and the paths and names of sockets are no mistake."""
     assert load(GOOD | {"DATABASE_URL": url})["DATABASE_URL"] == url
 
 
