@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from sqlite3 import Connection as SQLiteConnection
+from time import sleep
 from typing import Any, NamedTuple
 
 import psycopg2
@@ -20,8 +21,9 @@ from taskapi.deadline import DeadlineExceeded, milliseconds_left
 
 # Seconds that a request waits for a free connection.
 POOL_TIMEOUT = 2.0
-# Seconds that SQLite waits for somebody else's lock; a request has one lock to wait for.
-SQLITE_LIMIT = 2.5
+# Seconds between a request's tries to write to SQLite while somebody else does. SQLite's own wait would keep a gevent
+# worker from serving anybody.
+LOCK_PAUSE = 0.01
 # Connections per process: under gunicorn times its workers, so well under PostgreSQL's default of 100.
 POOL_SIZE = 10
 
@@ -61,16 +63,19 @@ def run(statement: Executable, **parameters: Any) -> Answer:
     """Run a statement in autocommit.
 
     Every statement of a request is safe to run twice, so where the connection turns out to be dead it runs once more on
-    a fresh one. Raises sqlalchemy.exc.SQLAlchemyError.
+    a fresh one; where SQLite is locked, it waits. Raises sqlalchemy.exc.SQLAlchemyError.
     """
+    g.statements = g.get("statements", 0) + 1
     repeated = False
     while True:
-        g.statements = g.get("statements", 0) + 1
         try:
             with db.engines[AUTOCOMMIT].connect() as connection:
                 result = connection.execute(statement, parameters)
                 return Answer(result.all() if result.returns_rows else (), repeated)
         except DBAPIError as error:
+            if getattr(error.orig, "sqlite_errorname", "").startswith("SQLITE_BUSY") and milliseconds_left() != 0:
+                sleep(LOCK_PAUSE)
+                continue
             dead = error.connection_invalidated and not isinstance(error.orig, DeadlineExceeded)
             if repeated or not dead:
                 raise
@@ -81,7 +86,9 @@ def init_app(app: Flask) -> None:
     """Give the app its engines; nothing connects yet."""
     options = _engine_options(app.config["DATABASE_URL"])
     app.config["SQLALCHEMY_ENGINE_OPTIONS"] = options
-    app.config["SQLALCHEMY_BINDS"] = {AUTOCOMMIT: options | {"isolation_level": "AUTOCOMMIT"}}
+    # The timeout is SQLite's, for locks.
+    of_requests = {"isolation_level": "AUTOCOMMIT", "connect_args": {"timeout": 0}}
+    app.config["SQLALCHEMY_BINDS"] = {AUTOCOMMIT: options | of_requests}
     db.init_app(app)
     Migrate(app, db, directory=str(MIGRATIONS))
     with app.app_context():
@@ -94,7 +101,7 @@ def _engine_options(url: str) -> dict[str, Any]:
     # LIFO keeps few connections busy, and lets a pooler close the others.
     options = {"pool_size": POOL_SIZE, "max_overflow": 0, "pool_timeout": POOL_TIMEOUT, "pool_use_lifo": True}
     if url.startswith("sqlite:"):
-        return options | {"url": url, "connect_args": {"timeout": SQLITE_LIMIT}}
+        return options | {"url": url}
     # libpq reads the URL itself: several hosts, sslmode, channel_binding and whatever it learns next.
     # Whatever the server, the role or the environment says of encodings, text is any of Unicode here.
     creator = partial(psycopg2.connect, url, client_encoding="utf8", fallback_application_name="taskapi")

@@ -13,7 +13,7 @@ from flask import Flask
 from taskapi.errors import ApiError
 from taskapi.jwks import FETCH_LIMIT, Key, fetch_keys
 
-# Seconds between two fetches for a reason: nothing has been loaded yet, the keys are to be renewed, a key is unknown.
+# Seconds between two fetches for a reason: nothing has been loaded yet, the keys are to be renewed, no key fits.
 INTERVALS = {"first": 1, "renewal": 300, "unknown": 30}
 STALE_LIMIT = 24 * 3600  # seconds that keys outlive their endpoint
 
@@ -35,8 +35,8 @@ class SharedSecret:
 class KeySet:
     """The public keys at a URL (RFC 7517 section 5).
 
-    A request whose key is known waits for no fetch, but where nobody has asked for the keys for a day; one whose key is
-    not joins the fetch under way, or begins one if the last was long enough ago. PyJWT's own PyJWKClient keeps
+    A request that a known key has signed waits for no fetch, but where nobody has asked for the keys for a day; any other
+    joins the fetch under way, or begins one if the last was long enough ago. PyJWT's own PyJWKClient keeps
     everybody waiting while it fetches, and forgets the keys that it has when the endpoint is down.
     """
 
@@ -62,8 +62,6 @@ class KeySet:
         self._refresh("renewal", wait=monotonic() - self._begun["renewal"] > STALE_LIMIT)
         if self._is_signed(header, signed, signature):
             return True
-        if "kid" in header and self._fitting(header):
-            return False
         self._refresh("unknown")
         return self._is_signed(header, signed, signature)
 

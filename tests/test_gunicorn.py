@@ -1,12 +1,14 @@
-"""The service as it runs in production: gunicorn with its configuration, on PostgreSQL."""
+"""The service as it runs in production: gunicorn with its configuration."""
 
 import os
 import signal
 import socket
+import sqlite3
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
+from functools import partial
 from http.client import HTTPConnection
 from pathlib import Path
 from threading import Event, Thread
@@ -213,6 +215,25 @@ def test_frozen_database_holds_up_only_those_who_need_it(server: Server, postgre
             for process in processes:
                 process.resume()
         assert waiting.result() == (200, [])
+
+
+def test_locked_sqlite_holds_up_only_those_who_write(tmp_path: Path, sqlite_url: str) -> None:
+    """While another process writes, all else is answered; then whoever waited is, too."""
+    (copy_project(tmp_path) / ".env").write_text(f"JWT_SECRET={SECRET}\nDATABASE_URL={sqlite_url}\n")
+    with ExitStack() as stack:
+        server = stack.enter_context(serving("gunicorn", "--bind", "127.0.0.1:0", "wsgi:app", cwd=tmp_path))
+        pool = stack.enter_context(ThreadPoolExecutor(5))
+        other = stack.enter_context(closing(sqlite3.connect(sqlite_url.removeprefix("sqlite:///"))))
+        other.execute("BEGIN IMMEDIATE")
+        create = partial(server.fetch, "POST", "/api/tasks", {"title": "Water the plants"}, Authorization=BEARER)
+        waiting = [pool.submit(create) for _ in range(5)]
+        for _ in range(10):
+            assert server.fetch("GET", "/healthz") == (200, {"status": "ok"})
+            assert server.fetch("GET", "/api/tasks", Authorization=BEARER) == (200, [])
+        assert not any(answer.done() for answer in waiting)
+        other.rollback()
+
+        assert [answer.result()[0] for answer in waiting] == [201] * 5
 
 
 def test_restarted_database_is_found_again(tmp_path: Path, folder: Path) -> None:

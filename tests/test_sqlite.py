@@ -44,7 +44,7 @@ def test_locked_file_answers_503_to_writers(
     make_app: Callable[..., Flask], monkeypatch: pytest.MonkeyPatch, ana: Person, locked: None
 ) -> None:
     """A writer waits for the other no longer than it may; readers do not wait at all."""
-    monkeypatch.setattr("taskapi.database.SQLITE_LIMIT", 0.1)
+    monkeypatch.setattr("taskapi.deadline.REQUEST_LIMIT", 0.1)
     caller = Person(make_app(), sub=ana.id, email="ana@example.com")
 
     began = time.monotonic()
