@@ -43,7 +43,7 @@ def readyz() -> Response:
         revisions = []  # the table is not there, or not for this role
     # The next one too: an upgrade comes before the code that it is for, and must not take what serves out of service.
     if revisions not in ([_head()], [f"{int(_head()) + 1:04}"]):
-        raise ApiError(503, "DATABASE_ERROR", "The database's schema is not current, or not readable: flask db upgrade.")
+        raise ApiError(503, "DATABASE_ERROR", "The schema is not current, or not readable: flask db upgrade.")
     return jsonify({"status": "ok"})
 
 

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.own_database
 
 OK = {"status": "ok"}
 HEAD = str(ScriptDirectory(str(MIGRATIONS)).get_current_head())
-NOT_CURRENT = {"error": "The database's schema is not current, or not readable: flask db upgrade.", "code": "DATABASE_ERROR"}
+NOT_CURRENT = {"error": "The schema is not current, or not readable: flask db upgrade.", "code": "DATABASE_ERROR"}
 NOT_AVAILABLE = {"error": "The database is not available; try again.", "code": "DATABASE_ERROR"}
 
 

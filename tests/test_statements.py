@@ -1,14 +1,18 @@
 """What a request costs: SQL statements, and round trips around them."""
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from flask import Flask
+from sqlalchemy import text
 
 from taskapi import models, store
+from taskapi.database import AUTOCOMMIT, db, run
 from taskapi.schemas import TaskSchema
+from tests.conftest import dispose
 from tests.people import Person, listening
 from tests.servers import Proxy
 
@@ -39,6 +43,39 @@ def test_a_request_is_one_round_trip(make_app: Callable[..., Flask], postgresql_
             costs.append((response.status_code, proxy.round_trips - before))
 
     assert [(200, 1), (201, 1), (200, 1), (200, 1), (200, 1)] == costs
+
+
+def test_a_connection_is_one_round_trip_more(make_app: Callable[..., Flask], postgresql_url: str) -> None:
+    """Nothing is asked or set on it before its first statement."""
+    with Proxy(postgresql_url, b"", run_it=True, times=0) as proxy:
+        ana = Person(make_app(DATABASE_URL=proxy.url))
+        ana.make()
+        dispose(ana.app)
+        before = proxy.round_trips
+        ana.call("GET")
+
+        assert proxy.round_trips - before == 2
+
+
+def test_few_connections_are_kept_busy(make_app: Callable[..., Flask], postgresql_url: str) -> None:
+    """What was needed at once is not needed for ever: a pooler may close the others."""
+    app = make_app(DATABASE_URL=postgresql_url)
+    with app.test_request_context():
+        with ExitStack() as stack:
+            for _ in range(3):
+                stack.enter_context(db.engines[AUTOCOMMIT].connect())
+        used = {row.pid for _ in range(4) for row in run(text("SELECT pg_backend_pid() AS pid")).rows}
+
+    assert len(used) == 1
+
+
+def test_ids_are_text(make_app: Callable[..., Flask], postgresql_url: str) -> None:
+    """A UUID object for each would be made only to make text of it again."""
+    app = make_app(DATABASE_URL=postgresql_url)
+    with app.test_request_context():
+        [row] = run(text("SELECT gen_random_uuid() AS id")).rows
+
+    assert isinstance(row.id, str)
 
 
 @pytest.mark.parametrize(
