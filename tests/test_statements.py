@@ -57,7 +57,7 @@ def test_a_connection_is_one_round_trip_more(make_app: Callable[..., Flask], pos
         assert proxy.round_trips - before == 2
 
 
-def test_few_connections_are_kept_busy(make_app: Callable[..., Flask], postgresql_url: str) -> None:
+def test_few_connections_to_postgresql_are_kept_busy(make_app: Callable[..., Flask], postgresql_url: str) -> None:
     """What was needed at once is not needed for ever: a pooler may close the others."""
     app = make_app(DATABASE_URL=postgresql_url)
     with app.test_request_context():
@@ -69,7 +69,7 @@ def test_few_connections_are_kept_busy(make_app: Callable[..., Flask], postgresq
     assert len(used) == 1
 
 
-def test_ids_are_text(make_app: Callable[..., Flask], postgresql_url: str) -> None:
+def test_ids_come_from_postgresql_as_text(make_app: Callable[..., Flask], postgresql_url: str) -> None:
     """A UUID object for each would be made only to make text of it again."""
     app = make_app(DATABASE_URL=postgresql_url)
     with app.test_request_context():
