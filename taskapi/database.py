@@ -105,8 +105,7 @@ def _engine_options(url: str) -> dict[str, Any]:
     # libpq reads the URL itself: several hosts, sslmode, channel_binding and whatever it learns next.
     # Whatever the server, the role or the environment says of encodings, text is any of Unicode here.
     creator = partial(psycopg2.connect, url, client_encoding="utf8", fallback_application_name="taskapi")
-    # Looking for hstore would be a query on each new connection.
-    return options | {"url": "postgresql+psycopg2://", "creator": creator, "use_native_hstore": False}
+    return options | {"url": "postgresql+psycopg2://", "creator": creator}
 
 
 def _on_connect(connection: Any, record: object) -> None:

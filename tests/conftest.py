@@ -94,6 +94,10 @@ def sqlite_url(sqlite_file: Path, tmp_path: Path) -> str:
     return f"sqlite:///{shutil.copy(sqlite_file, tmp_path / 'taskapi.sqlite3')}"
 
 
+# For tests of what SQLite has not: a server, with connections and cursors.
+POSTGRESQL_ALONE = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest) -> str:
     """Each database in turn: a test that asks for it, or for an app, runs on both."""

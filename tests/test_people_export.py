@@ -15,11 +15,9 @@ from flask import Flask
 
 from taskapi.people import user
 from tests.commands import before, give, invoke, oldest_first, start, users
+from tests.conftest import POSTGRESQL_ALONE
 from tests.people import Person
 from tests.servers import PATIENCE, Proxy
-
-# SQLite has no cursor on a server, and no connection that somebody else could end.
-POSTGRESQL_ALONE = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 
 
 def test_export(ana: Person, ben: Person) -> None:

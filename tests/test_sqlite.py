@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from threading import Timer
 
 import pytest
 from flask import Flask
@@ -54,6 +55,18 @@ def test_locked_file_answers_503_to_writers(
     assert time.monotonic() - began < 2
     assert (written.status_code, written.json, written.headers["Retry-After"]) == (503, UNAVAILABLE, "1")
     assert (read.status_code, len(read.get_json())) == (200, 1)
+
+
+def test_writer_waits_for_another(ana: Person, file: Path) -> None:
+    """One who comes to an end in time costs nothing but that time."""
+    ana.make()
+    with closing(sqlite3.connect(file, check_same_thread=False)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        end = Timer(0.2, other.rollback)
+        end.start()
+
+        assert ana.call("POST", json=NEW).status_code == 201
+        end.join()
 
 
 def test_read_only_file_answers_503_to_writers(make_app: Callable[..., Flask], ana: Person) -> None:

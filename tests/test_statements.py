@@ -12,7 +12,7 @@ from sqlalchemy import text
 from taskapi import models, store
 from taskapi.database import AUTOCOMMIT, db, run
 from taskapi.schemas import TaskSchema
-from tests.conftest import dispose
+from tests.conftest import POSTGRESQL_ALONE
 from tests.people import Person, listening
 from tests.servers import Proxy
 
@@ -31,9 +31,10 @@ def statements(app: Flask) -> Iterator[list[str]]:
         yield seen
 
 
-def test_a_request_is_one_round_trip(make_app: Callable[..., Flask], postgresql_url: str) -> None:
+@POSTGRESQL_ALONE
+def test_a_request_is_one_round_trip(make_app: Callable[..., Flask], database_url: str) -> None:
     """Counted on the wire, where a BEGIN, a COMMIT, a SET or a ping would show."""
-    with Proxy(postgresql_url, b"", run_it=True, times=0) as proxy:
+    with Proxy(database_url, b"", run_it=True, times=0) as proxy:
         ana = Person(make_app(DATABASE_URL=proxy.url), email="ana@example.com")
         task = ana.make()
         costs = []
@@ -45,21 +46,22 @@ def test_a_request_is_one_round_trip(make_app: Callable[..., Flask], postgresql_
     assert [(200, 1), (201, 1), (200, 1), (200, 1), (200, 1)] == costs
 
 
-def test_a_connection_is_one_round_trip_more(make_app: Callable[..., Flask], postgresql_url: str) -> None:
+@POSTGRESQL_ALONE
+def test_a_connection_is_one_round_trip_more(make_app: Callable[..., Flask], database_url: str) -> None:
     """Nothing is asked or set on it before its first statement."""
-    with Proxy(postgresql_url, b"", run_it=True, times=0) as proxy:
+    with Proxy(database_url, b"", run_it=True, times=0) as proxy:
         ana = Person(make_app(DATABASE_URL=proxy.url))
         ana.make()
-        dispose(ana.app)
-        before = proxy.round_trips
-        ana.call("GET")
+        with ana.app.app_context(), db.engines[AUTOCOMMIT].connect():
+            before = proxy.round_trips
+            ana.call("GET")
 
-        assert proxy.round_trips - before == 2
+            assert proxy.round_trips - before == 2
 
 
-def test_few_connections_to_postgresql_are_kept_busy(make_app: Callable[..., Flask], postgresql_url: str) -> None:
+@POSTGRESQL_ALONE
+def test_few_connections_are_kept_busy(app: Flask) -> None:
     """What was needed at once is not needed for ever: a pooler may close the others."""
-    app = make_app(DATABASE_URL=postgresql_url)
     with app.test_request_context():
         with ExitStack() as stack:
             for _ in range(3):
@@ -69,9 +71,9 @@ def test_few_connections_to_postgresql_are_kept_busy(make_app: Callable[..., Fla
     assert len(used) == 1
 
 
-def test_ids_come_from_postgresql_as_text(make_app: Callable[..., Flask], postgresql_url: str) -> None:
+@POSTGRESQL_ALONE
+def test_ids_are_text(app: Flask) -> None:
     """A UUID object for each would be made only to make text of it again."""
-    app = make_app(DATABASE_URL=postgresql_url)
     with app.test_request_context():
         [row] = run(text("SELECT gen_random_uuid() AS id")).rows
 
