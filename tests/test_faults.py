@@ -219,6 +219,15 @@ def test_sqlstate_decides(
     assert "x@y.z" not in str([vars(record) for record in caplog.records])
 
 
+def test_refused_statement_is_not_tried_again(app: Flask, ana: Person, execute: Execute) -> None:
+    """Only one whose connection was dead is: a server that answers would say the same again."""
+    execute("CREATE SEQUENCE tries")
+    show(app, "DO $$ BEGIN PERFORM nextval('tries'); RAISE EXCEPTION 'no'; END $$")
+
+    assert answer_to(ana, "GET", "/run") == (500, FAULT, None)
+    assert execute("SELECT last_value, is_called FROM tries") == [(1, True)]
+
+
 def test_create_outlives_the_deletion_of_its_user(ana: Person, execute: Execute) -> None:
     """One that has to wait for the deletion makes the row anew, as one that comes after it."""
     ana.make()
