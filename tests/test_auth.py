@@ -1,11 +1,11 @@
 """Who is asking: what needs a token, what counts as one, and what g.user holds afterwards."""
 
-
 import pytest
 from flask import Flask
 from sqlalchemy import event
 
 from taskapi.database import db
+from taskapi.wire import read_base64url, write_base64url
 from tests.tokens import (
     CHALLENGE, EXPIRED, INVALID, ISSUER, ME, NO_TOKEN, NOW, USER, Members, ask, forge, me_app, refusal, whole
 )
@@ -227,3 +227,10 @@ def test_leeway_is_obeyed(settings: dict[str, str], leeway: int) -> None:
 
     assert [ask(app, forge(claims=claims)).status_code for claims in within] == [200] * 3
     assert [ask(app, forge(claims=claims)).json for claims in beyond] == [EXPIRED, INVALID, INVALID]
+
+
+def test_base64url_loses_nothing() -> None:
+    """Whatever the bytes are that a signature ends in."""
+    signatures = [bytes([0] * zeros + [last]) for zeros in range(3) for last in range(256)]
+
+    assert [read_base64url(write_base64url(signature)) for signature in signatures] == signatures
