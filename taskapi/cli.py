@@ -14,8 +14,7 @@ from sqlalchemy import insert, select
 
 from taskapi import people
 from taskapi.auth import MAX_EMAIL, NAMESPACE
-from taskapi.database import db
-from taskapi.models import Task, User
+from taskapi.models import Task, User, db
 from taskapi.tokens import MAX_SUB, is_printable
 
 _BATCH = 1000  # rows per statement; beyond it nothing gets faster

@@ -10,14 +10,13 @@ from typing import Any, NamedTuple
 import psycopg2
 from flask import Flask, g
 from flask_migrate import Migrate
-from flask_sqlalchemy import SQLAlchemy
 from psycopg2 import extensions
-from sqlalchemy import Executable, MetaData, Row, event
+from sqlalchemy import Executable, Row, event
 from sqlalchemy.engine.interfaces import ExceptionContext
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.orm import DeclarativeBase
 
 from taskapi.deadline import DeadlineExceeded, milliseconds_left
+from taskapi.models import db
 
 # Seconds that a request waits for a free connection.
 POOL_TIMEOUT = 2.0
@@ -32,23 +31,6 @@ POOL_SIZE = 10
 AUTOCOMMIT = "autocommit"
 UUID_OID = 2950  # in PostgreSQL's pg_type
 READ_ONLY = "25006"  # read_only_sql_transaction: what a primary answers once it has become a standby
-
-
-class Base(DeclarativeBase):
-    """Names each constraint, so that a migration can drop it on either database."""
-
-    metadata = MetaData(
-        naming_convention={
-            "pk": "pk_%(table_name)s",
-            "fk": "fk_%(table_name)s_%(column_0_name)s",
-            "uq": "uq_%(table_name)s_%(column_0_name)s",
-            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-        }
-    )
-
-
-db = SQLAlchemy(model_class=Base)
-
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 

@@ -11,11 +11,10 @@ from flask.cli import AppGroup
 from sqlalchemy import ColumnElement, Connection, Row, Select, delete, func, select
 from sqlalchemy.exc import DBAPIError
 
-from taskapi.database import db
 from taskapi.fields import UUID_FORM
-from taskapi.models import TASKS, USERS
-from taskapi.store import COLUMNS
+from taskapi.models import TASKS, USERS, db
 from taskapi.schemas import show_task
+from taskapi.store import COLUMNS
 from taskapi.wire import write_timestamp
 
 # Tasks that an export has in memory at once, 10 MB at most; PostgreSQL keeps the others back, behind a cursor.

@@ -10,8 +10,7 @@ from click.testing import Result
 from flask import Flask
 from sqlalchemy import event, insert, select
 
-from taskapi.database import db
-from taskapi.models import Task, User
+from taskapi.models import Task, User, db
 from tests.people import SECRET, Person
 from tests.servers import BIN, copy_project, environment
 

@@ -15,7 +15,7 @@ from flask.testing import FlaskClient
 from flask_migrate import upgrade
 
 from taskapi import create_app
-from taskapi.database import db
+from taskapi.models import db
 from tests.described import DescribedClient
 from tests.keyserver import Clock
 from tests.people import SECRET, Person

@@ -13,8 +13,7 @@ from click.testing import Result
 from flask import Flask
 from sqlalchemy import event, func, select
 
-from taskapi.database import db
-from taskapi.models import Task, User
+from taskapi.models import Task, User, db
 from tests.people import Person
 
 

@@ -15,8 +15,7 @@ from flask import Flask
 from sqlalchemy import select
 from werkzeug.test import TestResponse
 
-from taskapi.database import db
-from taskapi.models import User
+from taskapi.models import User, db
 from tests.people import Person
 
 MANY = 20

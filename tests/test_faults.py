@@ -12,8 +12,8 @@ import pytest
 from flask import Flask, jsonify
 from sqlalchemy import delete, text
 
-from taskapi.database import db, run
-from taskapi.models import User
+from taskapi.database import run
+from taskapi.models import User, db
 from tests.people import Person
 from tests.servers import PATIENCE, closed_port, silent_server
 

@@ -12,7 +12,8 @@ from flask.testing import FlaskClient
 from sqlalchemy import event, text
 
 from taskapi import create_app
-from taskapi.database import MIGRATIONS, db
+from taskapi.database import MIGRATIONS
+from taskapi.models import db
 from tests.people import SECRET
 from tests.servers import closed_port, silent_server
 

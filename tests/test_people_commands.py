@@ -8,7 +8,7 @@ import click
 import pytest
 from flask import Flask
 
-from taskapi.database import db
+from taskapi.models import db
 from taskapi.people import user
 from tests.commands import invoke, users
 from tests.people import Person

@@ -9,7 +9,7 @@ import pytest
 from flask import Flask
 from sqlalchemy import event
 
-from taskapi.database import db
+from taskapi.models import db
 from tests.commands import before, give, invoke, start, users
 from tests.people import Person
 from tests.servers import PATIENCE

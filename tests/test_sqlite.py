@@ -11,8 +11,7 @@ import pytest
 from flask import Flask
 from sqlalchemy import event, select
 
-from taskapi.database import db
-from taskapi.models import User
+from taskapi.models import User, db
 from tests.people import Person
 
 UNAVAILABLE = {"error": "The database is not available; try again.", "code": "DATABASE_ERROR"}

@@ -10,7 +10,8 @@ from flask import Flask
 from sqlalchemy import text
 
 from taskapi import models, store
-from taskapi.database import AUTOCOMMIT, db, run
+from taskapi.database import AUTOCOMMIT, run
+from taskapi.models import db
 from taskapi.schemas import TaskSchema
 from tests.conftest import POSTGRESQL_ALONE
 from tests.people import Person, listening

@@ -8,8 +8,7 @@ import pytest
 from flask import Flask
 from sqlalchemy.exc import StatementError
 
-from taskapi.database import db
-from taskapi.models import Task, User
+from taskapi.models import Task, User, db
 from tests.people import Person
 
 TOKYO = timezone(timedelta(hours=9))

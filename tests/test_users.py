@@ -4,8 +4,7 @@ import pytest
 from flask import Flask
 from sqlalchemy import delete, select
 
-from taskapi.database import db
-from taskapi.models import Task, User
+from taskapi.models import Task, User, db
 from tests.people import Person
 
 

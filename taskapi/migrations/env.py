@@ -3,7 +3,7 @@
 from alembic import context
 from sqlalchemy import event
 
-from taskapi.database import db
+from taskapi.models import db
 
 # How a migration begins. On PostgreSQL it gives up (nothing has changed: try again) rather than have requests queue up
 # behind it for longer than they may wait, which is 4.5 s. On SQLite nobody else writes from the first statement on.
