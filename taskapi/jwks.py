@@ -51,7 +51,7 @@ def _download(url: str) -> bytes:
     watchdog.start()
     try:
         target = urlunsplit(("", "", parts.path, parts.query, ""))
-        connection.request("GET", target, headers={"Accept": "application/json"})
+        connection.request("GET", target, headers={"Accept": "application/json", "User-Agent": "taskapi"})
         response = connection.getresponse()
         document = response.read(MAX_BYTES + 1)
     finally:

@@ -60,9 +60,10 @@ class KeySet:
                 raise ApiError(503, "INTERNAL_ERROR", "There are no keys to verify tokens with; try again.")
         # Beside the request, unless the keys were last seen so long ago that they may well have been withdrawn.
         self._refresh("renewal", wait=monotonic() - self._begun["renewal"] > STALE_LIMIT)
-        if self._is_signed(header, signed, signature):
-            return True
-        self._refresh("unknown")
+        for _ in range(2):  # a fetch that was under way already may be older than the key
+            if self._is_signed(header, signed, signature):
+                return True
+            self._refresh("unknown")
         return self._is_signed(header, signed, signature)
 
     def _has_keys(self) -> bool:
@@ -70,14 +71,11 @@ class KeySet:
         return bool(self._keys) and not is_stale
 
     def _is_signed(self, header: Mapping[str, Any], signed: bytes, signature: bytes) -> bool:
-        fitting = self._fitting(header)
+        # The keys of the token's algorithm and, where it names one, of its key id.
+        fitting = [key for key in self._keys if key.alg == header["alg"] and key.kid == header.get("kid", key.kid)]
         if "kid" not in header and len(fitting) > 1:
             return False  # a token that could be anyone's
         return any(key.algorithm.verify(signed, key.material, signature) for key in fitting)
-
-    def _fitting(self, header: Mapping[str, Any]) -> list[Key]:
-        """Return the keys of the token's algorithm and, where it names one, of its key id."""
-        return [key for key in self._keys if key.alg == header["alg"] and key.kid == header.get("kid", key.kid)]
 
     def _refresh(self, reason: str, wait: bool = True) -> None:
         """Join the fetch under way, or begin one unless the last for this reason was too short a time ago."""
@@ -100,9 +98,10 @@ class KeySet:
         except Exception as error:  # whatever the endpoint answers is survived
             keys, failure = [], f"{error!r:.200}"
         with self._lock:
-            if self._fetch is not current_thread():
-                return  # too late: another fetch has taken over
-            self._fetch = None
+            if self._fetch is current_thread():
+                self._fetch = None
+            elif self._has_keys():
+                return  # too late: another fetch has taken over, and what is there may be newer
             if keys:
                 self._keys, self._failing_since = keys, None
                 self._begun["renewal"], self.loaded_at = monotonic(), time()

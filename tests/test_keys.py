@@ -76,6 +76,19 @@ def test_rotated_key_works_at_its_first_use(running: Flask, server: KeyServer) -
     assert len(server.asked) == 2
 
 
+def test_key_rotated_during_a_fetch_works_at_its_first_use(running: Flask, server: KeyServer, clock: Clock) -> None:
+    """A fetch that began before the rotation is not the last word."""
+    server.was_asked.clear()
+    server.answer = hang  # and then the old key
+    clock.now += HOUR
+    assert _statuses(running, KNOWN) == [200]
+    assert server.was_asked.wait(PATIENCE)
+
+    server.answer = key_set(NEW.jwk())
+    threading.Timer(0.3, server.let_go.set).start()
+    assert _statuses(running, ROTATED) == [200]
+
+
 def test_key_replaced_under_its_id_works_at_its_first_use(running: Flask, server: KeyServer) -> None:
     """Not every issuer gives a new key a new id."""
     replaced = ed25519("old")
@@ -226,6 +239,23 @@ def test_late_answer_changes_nothing(server: KeyServer, app: Flask, clock: Clock
         server.let_go.set()
         assert waiting.result().json == INVALID
     assert _statuses(app, ROTATED, KNOWN) == [200, 401]
+
+
+def test_late_answer_is_better_than_none(
+    server: KeyServer, app: Flask, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where there are no keys, those of a fetch that was given up count, or an endpoint always slow would never count."""
+    monkeypatch.setattr("taskapi.keys.FETCH_LIMIT", 0.2)
+    server.answer = hang
+    assert ask(app, KNOWN).json == NO_KEYS
+    clock.now += 4
+    server.answer = silent
+    assert ask(app, KNOWN).json == NO_KEYS
+
+    server.let_go.set()
+    deadline = time.monotonic() + PATIENCE
+    while ask(app, KNOWN).status_code != 200:
+        assert time.monotonic() < deadline
 
 
 @pytest.mark.parametrize("answer", [silent, drip])
