@@ -31,7 +31,7 @@ _LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 _ORIGIN = r"(?:http(?!.*:80$)|https(?!.*:443$))://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::([1-9][0-9]{0,4}))?"
 _JWKS_URL = r"(?:https://[A-Za-z0-9._-]+|http://(?:localhost|127\.0\.0\.1|\[::1\]))(?::([1-9][0-9]{0,4}))?(?:/[!-~]*)?"
 MAX_PORT = 65535
-_PUBLIC_FORMS = ("-----BEGIN", "{", "ssh-", "ecdsa-sha2-")
+_PUBLIC_FORM = re.compile(r"^(?:\[?\s*\{|ssh-|ecdsa-sha2-)|----[- ]BEGIN")
 
 
 class SettingsError(SystemExit):
@@ -84,7 +84,7 @@ def _database_url(url: str) -> str:
     problem = "is not a URL that libpq can read; is a special character of the password not escaped?"
     try:
         parts = parse_dsn(url)
-    except ProgrammingError:  # whose message quotes the URL, password included
+    except (ProgrammingError, UnicodeError):  # the former quotes the URL, password included
         raise SettingsError("DATABASE_URL", problem) from None
     # Where it is not, a piece of it becomes one of these, which libpq's messages quote.
     names = ",".join(parts.get(name, "") for name in ("host", "dbname"))
@@ -112,7 +112,7 @@ def _verification(given: Mapping[str, str], debug: bool) -> dict[str, Any]:
 def _check_secret(secret: str, debug: bool) -> None:
     bare = secret.strip()
     data = bare.encode(errors="ignore")
-    is_public, is_known = bare.startswith(_PUBLIC_FORMS), bare == DEVELOPMENT_SECRET
+    is_public, is_known = _PUBLIC_FORM.search(bare), bare == DEVELOPMENT_SECRET
     _require(secret, "JWT_SECRET", "is missing, and so is JWT_JWKS_URL")
     _require(data.decode() == bare, "JWT_SECRET", "is not UTF-8 text")
     _require(len(data) >= MIN_SECRET_BYTES, "JWT_SECRET", f"must be {MIN_SECRET_BYTES} bytes or more")

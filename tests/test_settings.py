@@ -55,6 +55,7 @@ WRONG: list[tuple[str, dict[str, str]]] = [
             "postgresql://somebody:hunter2/3@localhost:5432/taskapi",
             "postgresql://somebody:hunter2@3@localhost/taskapi",
             "postgresql://somebody:3/hunter2@localhost/taskapi",
+            "postgresql://somebody:hunter2\udcff@localhost/taskapi",
             "postgresql://somebody@localhost:hunter2/taskapi",
             "sqlite://",
             "sqlite:///:memory:",
