@@ -121,9 +121,11 @@ METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # where the workers' counts meet; p
 
 
 def on_starting(server: Any) -> None:
-    """Name a folder for the counts, unless it has a name."""
-    if settings["METRICS"] and not os.environ.get(METRICS_FOLDER):
-        os.environ[METRICS_FOLDER] = tempfile.mkdtemp(prefix="taskapi-")
+    """Name a folder for the counts, unless it has a name; there, forget those of a master that was killed."""
+    if settings["METRICS"] and not server.master_pid:  # else another master hands its folder on (SIGUSR2 to that one)
+        if not os.environ.get(METRICS_FOLDER):
+            server.cfg.env_orig[METRICS_FOLDER] = os.environ[METRICS_FOLDER] = tempfile.mkdtemp(prefix="taskapi-")
+        forget_counts()
 
 
 def pre_fork(server: Any, worker: Any) -> None:
@@ -143,11 +145,15 @@ def child_exit(server: Any, worker: Any) -> None:
 def on_exit(server: Any) -> None:
     """Remove the counts, unless another master has taken over (SIGUSR2 to this one)."""
     if settings["METRICS"] and not server.reexec_pid:
-        folder = Path(os.environ[METRICS_FOLDER])
-        for counts in folder.glob("*.db"):
-            counts.unlink()
+        forget_counts()
         with suppress(OSError):  # somebody else has something there
-            folder.rmdir()
+            os.rmdir(os.environ[METRICS_FOLDER])
+
+
+def forget_counts() -> None:
+    """Empty the folder."""
+    for counts in Path(os.environ[METRICS_FOLDER]).glob("*.db"):
+        counts.unlink()
 
 
 def without_request(record: logging.LogRecord) -> bool:
@@ -189,11 +195,9 @@ forwarder_headers = ""
 timeout = 30
 # Seconds between /readyz's first 503 and the door's closing: whoever asks every second knows by then.
 DRAIN = 2
-# Seconds that requests under way get at a stop. None takes longer than 10: 2 for a connection and 4.5 for the database
-# (database.py, deadline.py), 3 for a key set (jwks.py).
+# Seconds that requests under way get at a stop. None takes longer than 12.5: 4.5 for the database, where the last wait
+# for a connection may add 2 (deadline.py, database.py), and 3 for each of two key sets (keys.py, jwks.py).
 graceful_timeout = 15
 
-# Workers live as long as the master: their memory does not grow (python -m benchmarks memory).
-max_requests = 0
 # A local socket that takes commands, which nobody here needs.
 control_socket_disable = True

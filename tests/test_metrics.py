@@ -202,6 +202,45 @@ def test_key_set_has_one_age(tmp_path: Path, sqlite_url: str) -> None:
             assert f"taskapi_key_set_loaded_timestamp_seconds {keys.url}" in scrape(server)
 
 
+def test_counts_of_a_killed_master_are_forgotten(tmp_path: Path, sqlite_url: str) -> None:
+    """It had no time to remove them; what was in use then is in use by nobody, and has no end."""
+    counts = tmp_path / "counts"
+    counts.mkdir()
+    settings = {"DATABASE_URL": sqlite_url, "JWT_SECRET": SECRET, "PROMETHEUS_MULTIPROC_DIR": str(counts)}
+    command = ("gunicorn", "--bind", "127.0.0.1:0", "wsgi:app")
+    copy_project(tmp_path)
+    for _ in range(2):
+        with serving(*command, cwd=tmp_path, **settings, **METRICS) as server:
+            told = scrape(server)
+            server.fetch("GET", "/api/tasks", Authorization=f"Bearer {make_token()}")
+            master = psutil.Process(server.process.pid)
+            for process in [master, *master.children()]:
+                process.kill()
+
+    assert "taskapi_requests_total GET /api/tasks 200" not in told
+
+
+def test_another_master_takes_the_counts_over(server: Server, tmp_path: Path) -> None:
+    """SIGUSR2 starts a master beside the first, and what has been counted stays."""
+    server.fetch("GET", "/api/tasks", Authorization=f"Bearer {make_token()}")
+    server.process.send_signal(signal.SIGUSR2)
+    deadline = time.monotonic() + PATIENCE
+    while server.stdout.read_text().count("Booting worker") < 4:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    workers = {*psutil.Process(server.process.pid).children()}
+    [other] = [process for process in workers if process.children()]
+    try:
+        server.process.terminate()
+        assert server.process.wait(PATIENCE) == 0
+
+        assert scrape(server)["taskapi_requests_total GET /api/tasks 200"] == 1
+    finally:
+        other.terminate()
+        other.wait(PATIENCE)
+    assert list(tmp_path.glob("taskapi-*")) == []
+
+
 def test_lost_folder_of_counts_is_made_anew(server: Server, tmp_path: Path) -> None:
     """Whoever cleans up after others does not stop the next worker."""
     deadline = time.monotonic() + PATIENCE
