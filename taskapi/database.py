@@ -48,6 +48,7 @@ def run(statement: Executable, **parameters: Any) -> Answer:
     a fresh one; where SQLite is locked, it waits. Raises sqlalchemy.exc.SQLAlchemyError.
     """
     g.statements = g.get("statements", 0) + 1
+    milliseconds_left()  # the time begins now: waiting for a free connection counts
     repeated = False
     while True:
         try:

@@ -40,6 +40,7 @@ def readyz() -> Response:
     except SQLAlchemyError as error:
         if is_unavailable(error):
             raise
+        g.error = error  # for the log
         revisions = []  # the table is not there, or not for this role
     # The next one too: an upgrade comes before the code that it is for, and must not take what serves out of service.
     if revisions not in ([_head()], [f"{int(_head()) + 1:04}"]):

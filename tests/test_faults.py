@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from threading import Thread
+from threading import Thread, Timer
 from typing import Any
 
 import psycopg2
@@ -132,6 +132,19 @@ def test_deadline_is_the_requests(app: Flask, ana: Person, monkeypatch: pytest.M
     show(app, *["SELECT 1 FROM pg_sleep(0.25)"] * 2)
 
     assert answer_to(ana, "GET", "/run") == (503, UNAVAILABLE, "1")
+
+
+def test_wait_for_a_connection_counts(make_app: Callable[..., Flask], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request's time for the database begins before it has a connection."""
+    monkeypatch.setattr("taskapi.database.POOL_SIZE", 1)
+    monkeypatch.setattr("taskapi.deadline.REQUEST_LIMIT", 1.0)
+    app = make_app()
+    show(app, "SELECT 1 FROM pg_sleep(0.6)")
+    with app.app_context():
+        connection = db.engines["autocommit"].connect()
+    Timer(0.6, connection.close).start()
+
+    assert answer_to(Person(app), "GET", "/run") == (503, UNAVAILABLE, "1")
 
 
 def test_outside_a_request_there_is_no_deadline(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:

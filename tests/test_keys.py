@@ -244,7 +244,7 @@ def test_late_answer_changes_nothing(server: KeyServer, app: Flask, clock: Clock
 def test_late_answer_is_better_than_none(
     server: KeyServer, app: Flask, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where there are no keys, those of a fetch that was given up count, or an endpoint always slow would never count."""
+    """Where there are no keys, those of a fetch that was given up count; an endpoint may always be slow."""
     monkeypatch.setattr("taskapi.keys.FETCH_LIMIT", 0.2)
     server.answer = hang
     assert ask(app, KNOWN).json == NO_KEYS

@@ -184,15 +184,18 @@ def test_databases_fault_is_in_its_requests_line(
     with ana.app.app_context():
         db.session.execute(text("BEGIN EXCLUSIVE"))
         ana.call("POST", json=TASK)
-        db.session.execute(text("ALTER TABLE tasks RENAME TO gone"))
+        for table in ("tasks", "alembic_version"):
+            db.session.execute(text(f"ALTER TABLE {table} RENAME TO {table}_is_gone"))
         db.session.commit()
     ana.call("GET")
+    ana.call("GET", "/readyz")
 
-    [busy, fault] = lines(capsys)
+    [busy, fault, unready] = lines(capsys)
     assert (fault["level"], fault["error"]) == ("ERROR", "OperationalError no such table: tasks")
     assert fault["traceback"].splitlines()[-1] == "OperationalError"
     assert (busy["level"], busy["error"]) == ("WARNING", "OperationalError database is locked")
     assert "traceback" not in busy
+    assert (unready["level"], unready["error"]) == ("WARNING", "OperationalError no such table: alembic_version")
 
 
 def test_health_is_quiet(make_app: Callable[..., Flask], capsys: pytest.CaptureFixture[str]) -> None:
