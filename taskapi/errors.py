@@ -93,9 +93,7 @@ def _validation(error: ValidationError) -> Response:
 def _database(error: SQLAlchemyError) -> Response:
     """503 where waiting helps, else 500."""
     g.error = error  # for the log
-    if is_unavailable(error):
-        return _answer(ApiError(503, "DATABASE_ERROR"))
-    return _answer(ApiError(500, "DATABASE_ERROR"))
+    return _answer(ApiError(503 if is_unavailable(error) else 500, "DATABASE_ERROR"))
 
 
 def is_unavailable(error: SQLAlchemyError) -> bool:
