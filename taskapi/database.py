@@ -16,13 +16,17 @@ from sqlalchemy.engine.interfaces import ExceptionContext
 from sqlalchemy.exc import DBAPIError
 
 from taskapi.deadline import DeadlineExceeded, milliseconds_left
+from taskapi.errors import database_code
 from taskapi.models import db
 
 # Seconds that a request waits for a free connection.
 POOL_TIMEOUT = 2.0
-# Seconds between a request's tries to write to SQLite while somebody else does. SQLite's own wait would keep a gevent
+# Seconds between a request's tries while somebody else is at it. SQLite's own wait for a lock would keep a gevent
 # worker from serving anybody.
-LOCK_PAUSE = 0.01
+PAUSE = 0.01
+# How codes begin that say so, and that nothing was done: somebody writes to SQLite; PostgreSQL's serialization_failure
+# and deadlock_detected.
+CONTENTION = ("SQLITE_BUSY", "40001", "40P01")
 # Connections per process: under gunicorn times its workers, so well under PostgreSQL's default of 100.
 POOL_SIZE = 10
 
@@ -45,7 +49,7 @@ def run(statement: Executable, **parameters: Any) -> Answer:
     """Run a statement in autocommit.
 
     Every statement of a request is safe to run twice, so where the connection turns out to be dead it runs once more on
-    a fresh one; where SQLite is locked, it waits. Raises sqlalchemy.exc.SQLAlchemyError.
+    a fresh one; where it got in somebody's way, it runs until it gets through. Raises sqlalchemy.exc.SQLAlchemyError.
     """
     g.statements = g.get("statements", 0) + 1
     milliseconds_left()  # the time begins now: waiting for a free connection counts
@@ -56,8 +60,8 @@ def run(statement: Executable, **parameters: Any) -> Answer:
                 result = connection.execute(statement, parameters)
                 return Answer(result.all() if result.returns_rows else (), repeated)
         except DBAPIError as error:
-            if getattr(error.orig, "sqlite_errorname", "").startswith("SQLITE_BUSY") and milliseconds_left() != 0:
-                sleep(LOCK_PAUSE)
+            if (database_code(error) or "").startswith(CONTENTION) and milliseconds_left() != 0:
+                sleep(PAUSE)
                 continue
             dead = error.connection_invalidated and not isinstance(error.orig, DeadlineExceeded)
             if repeated or not dead:

@@ -100,10 +100,16 @@ def is_unavailable(error: SQLAlchemyError) -> bool:
     """Say whether the database is away, starting, read-only or too busy."""
     if not isinstance(error, DBAPIError):
         return isinstance(error, PoolTimeoutError)
-    code: str | None = getattr(error.orig, "pgcode", getattr(error.orig, "sqlite_errorname", None))
+    code = database_code(error)
     if code is None:  # libpq itself speaks: it found nobody to talk to
         return error.connection_invalidated or isinstance(error.orig, psycopg2.OperationalError)
     return error.connection_invalidated or code.startswith(_UNAVAILABLE)
+
+
+def database_code(error: DBAPIError) -> str | None:
+    """Return PostgreSQL's SQLSTATE, or the name of SQLite's result code."""
+    code: str | None = getattr(error.orig, "pgcode", getattr(error.orig, "sqlite_errorname", None))
+    return code
 
 
 def _unexpected(error: Exception) -> Response:

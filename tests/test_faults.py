@@ -221,15 +221,34 @@ def test_read_only_database_answers_503_to_writers(ana: Person, execute: Execute
     ],
 )
 def test_sqlstate_decides(
-    app: Flask, ana: Person, caplog: pytest.LogCaptureFixture, state: str, status: int
+    app: Flask,
+    ana: Person,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    state: str,
+    status: int,
 ) -> None:
     """503 is for what passes by itself (PostgreSQL's appendix A); the log has the state, and no words of rows."""
+    monkeypatch.setattr("taskapi.deadline.REQUEST_LIMIT", 1.0)
     show(app, f"DO $$ BEGIN RAISE EXCEPTION 'Key (email)=(x@y.z)' USING ERRCODE = '{state}'; END $$")
     expected = (503, UNAVAILABLE, "1") if status == 503 else (500, FAULT, None)
 
     assert answer_to(ana, "GET", "/run") == expected
     assert vars(caplog.records[-1])["error"].endswith(f" {state}")
     assert "x@y.z" not in str([vars(record) for record in caplog.records])
+
+
+@pytest.mark.parametrize("state", ["40001", "40P01"])
+def test_statement_in_somebodys_way_is_tried_until_it_gets_through(
+    app: Flask, ana: Person, execute: Execute, state: str
+) -> None:
+    """Nothing was done where the database chose it to give way, be it among serializable ones or in a deadlock."""
+    execute("CREATE SEQUENCE tries")
+    give_way = f"IF nextval('tries') < 4 THEN RAISE '' USING ERRCODE = '{state}'; END IF;"
+    show(app, f"DO $$ BEGIN {give_way} END $$")
+
+    assert answer_to(ana, "GET", "/run") == (200, [[]], None)
+    assert execute("SELECT last_value FROM tries") == [(4,)]
 
 
 def test_refused_statement_is_not_tried_again(app: Flask, ana: Person, execute: Execute) -> None:
