@@ -3,7 +3,10 @@
 from urllib.parse import quote
 
 import pytest
+from sqlalchemy import text
 
+from taskapi.models import db
+from tests.conftest import POSTGRESQL_ALONE
 from tests.people import Person
 
 
@@ -69,6 +72,17 @@ def test_q_finds_titles_of_tasks_without_description(ana: Person) -> None:
     ana.make(title="Buy milk")
 
     assert ["Buy milk"] == ana.titles("?q=milk")
+
+
+@POSTGRESQL_ALONE
+@pytest.mark.own_database
+def test_q_finds_what_stands_there_however_case_is_folded(ana: Person) -> None:
+    """Unicode's rules fold a sigma at the end of a word to another letter than one within, and q may end anywhere."""
+    with ana.app.app_context(), db.session.begin():
+        db.session.execute(text("ALTER TABLE tasks ALTER title TYPE text COLLATE pg_unicode_fast"))
+    ana.make(title="ΘΑΛΑΣΣΑ")
+
+    assert ["ΘΑΛΑΣΣΑ"] * 3 == [title for q in ("ΘΑΛΑΣ", "θαλ", "ΣΑ") for title in ana.titles(f"?q={quote(q)}")]
 
 
 @pytest.mark.parametrize("q", ["x" * 200, "\U0001f331" * 200])
