@@ -60,11 +60,14 @@ class KeySet:
                 raise ApiError(503, "INTERNAL_ERROR", "There are no keys to verify tokens with; try again.")
         # Beside the request, unless the keys were last seen so long ago that they may well have been withdrawn.
         self._refresh("renewal", wait=monotonic() - self._begun["renewal"] > STALE_LIMIT)
+        if self._is_signed(header, signed, signature):
+            return True
         for _ in range(2):  # a fetch that was under way already may be older than the key
-            if self._is_signed(header, signed, signature):
-                return True
             self._refresh("unknown")
-        return self._is_signed(header, signed, signature)
+            if self._is_signed(header, signed, signature):
+                self._begun["unknown"] = -inf  # it was not for nothing, so the next new key need not wait
+                return True
+        return False
 
     def _has_keys(self) -> bool:
         is_stale = self._failing_since is not None and monotonic() - self._failing_since > STALE_LIMIT
