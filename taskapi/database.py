@@ -7,7 +7,6 @@ from sqlite3 import Connection as SQLiteConnection
 from time import sleep
 from typing import Any, NamedTuple
 
-import psycopg2
 from flask import Flask, g
 from flask_migrate import Migrate
 from psycopg2 import extensions
@@ -15,9 +14,10 @@ from sqlalchemy import Executable, Row, event
 from sqlalchemy.engine.interfaces import ExceptionContext
 from sqlalchemy.exc import DBAPIError
 
-from taskapi.deadline import DeadlineExceeded, milliseconds_left
+from taskapi.deadline import milliseconds_left
 from taskapi.errors import database_code
 from taskapi.models import db
+from taskapi.postgresql import DeadlineExceeded, connect
 
 # Seconds that a request waits for a free connection.
 POOL_TIMEOUT = 2.0
@@ -89,10 +89,7 @@ def _engine_options(url: str) -> dict[str, Any]:
     options = {"pool_size": POOL_SIZE, "max_overflow": 0, "pool_timeout": POOL_TIMEOUT, "pool_use_lifo": True}
     if url.startswith("sqlite:"):
         return options | {"url": url}
-    # libpq reads the URL itself: several hosts, sslmode, channel_binding and whatever it learns next.
-    # Whatever the server, the role or the environment says of encodings, text is any of Unicode here.
-    creator = partial(psycopg2.connect, url, client_encoding="utf8", fallback_application_name="taskapi")
-    return options | {"url": "postgresql+psycopg2://", "creator": creator}
+    return options | {"url": "postgresql+psycopg2://", "creator": partial(connect, url)}
 
 
 def _on_connect(connection: Any, record: object) -> None:

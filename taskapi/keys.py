@@ -36,8 +36,8 @@ class KeySet:
     """The public keys at a URL (RFC 7517 section 5).
 
     A request whose key is known waits for no fetch, but where nobody has asked for the keys for a day; any other joins
-    the fetch under way, or begins one if the last was long enough ago. PyJWT's own PyJWKClient keeps everybody waiting
-    while it fetches, and forgets the keys that it has when the endpoint is down.
+    the fetch under way, or begins one if the last in vain was long enough ago. PyJWT's own PyJWKClient keeps everybody
+    waiting while it fetches, and forgets the keys that it has when the endpoint is down.
     """
 
     def __init__(self, url: str, algorithms: Sequence[str]) -> None:

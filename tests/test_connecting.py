@@ -1,0 +1,87 @@
+"""How PostgreSQL is connected to: names, several hosts, and connections that nobody uses for a while."""
+
+import socket
+from collections.abc import Callable, Iterator
+from threading import Event
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from taskapi.models import db
+from tests.people import Person
+from tests.servers import Proxy
+
+UNAVAILABLE = {"error": "The database is not available; try again.", "code": "DATABASE_ERROR"}
+HOSTS = [
+    "localhost:{port}",  # which is ::1 first, where nobody listens
+    "127.0.0.1:{port}",
+    "nobody.invalid:{port},localhost:{port}",
+    "a..b:{port},localhost:{port}",
+    "%2Fnowhere:{port},localhost:{port}",
+    "nobody.invalid,localhost/{name}?port={port}",
+    "nobody.invalid:{port}/{name}?hostaddr=127.0.0.1",
+]
+
+MakeApp = Callable[..., Flask]
+
+
+@pytest.fixture
+def database_url(postgresql_url: str) -> str:
+    """PostgreSQL alone."""
+    return postgresql_url
+
+
+@pytest.fixture
+def proxy(postgresql_url: str) -> Iterator[Proxy]:
+    """The database at a port of 127.0.0.1."""
+    with Proxy(postgresql_url, b"nothing", run_it=False, times=0) as proxy:
+        yield proxy
+
+
+@pytest.mark.parametrize("hosts", HOSTS)
+def test_hosts_are_tried_in_turn(make_app: MakeApp, proxy: Proxy, hosts: str) -> None:
+    """By each of their addresses, as libpq has it (LIBPQ-MULTIPLE-HOSTS); what has none is passed over."""
+    name = proxy.url.rpartition("/")[2].partition("?")[0]
+    hosts = (hosts if "?" in hosts else hosts + "/{name}").format(port=proxy.server_address[1], name=name)
+    ana = Person(make_app(DATABASE_URL=f"postgresql://postgres@{hosts}"))
+
+    assert ana.call("GET").json == []
+
+
+def test_unknown_name_answers_503(make_app: MakeApp, caplog: pytest.LogCaptureFixture) -> None:
+    """It may be known soon; the log says which."""
+    response = Person(make_app(DATABASE_URL="postgresql://a:hunter2@nobody.invalid,a..b/taskapi")).call("GET")
+
+    assert (response.status_code, response.json) == (503, UNAVAILABLE)
+    assert vars(caplog.records[-1])["error"] == "OperationalError no address of nobody.invalid, a..b is known"
+
+
+def test_silent_name_server_answers_503(make_app: MakeApp, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To look a name up is part of what is limited; libpq's own way would also stop all of a gevent worker."""
+    answered, look_up = Event(), socket.getaddrinfo
+
+    def hang(*args: Any, **options: Any) -> Any:
+        answered.wait()
+        return look_up(*args, **options)
+
+    monkeypatch.setattr("taskapi.deadline.REQUEST_LIMIT", 0.2)
+    monkeypatch.setattr("socket.getaddrinfo", hang)
+    ana = Person(make_app(DATABASE_URL=proxy.url))
+    response = ana.call("GET")
+    answered.set()
+
+    assert (response.status_code, response.json) == (503, UNAVAILABLE)
+    monkeypatch.undo()
+    assert ana.call("GET").status_code == 200
+
+
+@pytest.mark.parametrize(("parameters", "seconds"), [("", [30, 10, 3]), ("&keepalives_idle=5", [5, 10, 3])])
+def test_silence_is_asked_about(make_app: MakeApp, proxy: Proxy, parameters: str, seconds: list[int]) -> None:
+    """A router that forgets silent connections sees each every half minute; one that is cut is known to be so."""
+    app = make_app(DATABASE_URL=proxy.url + parameters)
+    with app.app_context(), db.engines["autocommit"].connect() as connection:
+        raw: Any = connection.connection.dbapi_connection
+        with socket.socket(fileno=socket.dup(raw.fileno())) as end:
+            options = [socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT]
+            assert [end.getsockopt(socket.IPPROTO_TCP, option) for option in options] == seconds
