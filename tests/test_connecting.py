@@ -1,6 +1,7 @@
 """How PostgreSQL is connected to: names, several hosts, and connections that nobody uses for a while."""
 
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from threading import Event
 from typing import Any
@@ -49,12 +50,22 @@ def test_hosts_are_tried_in_turn(make_app: MakeApp, proxy: Proxy, hosts: str) ->
     assert ana.call("GET").json == []
 
 
-def test_unknown_name_answers_503(make_app: MakeApp, caplog: pytest.LogCaptureFixture) -> None:
-    """It may be known soon; the log says which."""
-    response = Person(make_app(DATABASE_URL="postgresql://a:hunter2@nobody.invalid,a..b/taskapi")).call("GET")
+@pytest.mark.parametrize(
+    ("hosts", "problem"),
+    [
+        ("nobody.invalid,a..b", "no address of nobody.invalid, a..b is known"),
+        ("%2Fnowhere", 'connection to server on socket "/nowhere/'),
+        ("%40nowhere", 'connection to server on socket "@nowhere/'),
+    ],
+)
+def test_host_that_is_not_there_answers_503(
+    make_app: MakeApp, caplog: pytest.LogCaptureFixture, hosts: str, problem: str
+) -> None:
+    """It may be there soon; the log says which. What is a path, or begins with @, is a socket of this machine."""
+    response = Person(make_app(DATABASE_URL=f"postgresql://a:hunter2@{hosts}/taskapi")).call("GET")
 
     assert (response.status_code, response.json) == (503, UNAVAILABLE)
-    assert vars(caplog.records[-1])["error"] == "OperationalError no address of nobody.invalid, a..b is known"
+    assert vars(caplog.records[-1])["error"].startswith(f"OperationalError {problem}")
 
 
 def test_silent_name_server_answers_503(make_app: MakeApp, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,12 +79,22 @@ def test_silent_name_server_answers_503(make_app: MakeApp, proxy: Proxy, monkeyp
     monkeypatch.setattr("taskapi.deadline.REQUEST_LIMIT", 0.2)
     monkeypatch.setattr("socket.getaddrinfo", hang)
     ana = Person(make_app(DATABASE_URL=proxy.url))
+    others = {*threading.enumerate()}
     response = ana.call("GET")
+    [lookup] = {*threading.enumerate()} - others
     answered.set()
 
     assert (response.status_code, response.json) == (503, UNAVAILABLE)
+    assert lookup.daemon  # and a process that stops need not wait for it
     monkeypatch.undo()
     assert ana.call("GET").status_code == 200
+
+
+def test_address_is_tried_once(make_app: MakeApp, proxy: Proxy) -> None:
+    """Name services give each address for every kind of socket, unless asked for one."""
+    with make_app(DATABASE_URL=proxy.url).app_context(), db.engines["autocommit"].connect() as connection:
+        raw: Any = connection.connection.dbapi_connection
+        assert raw.info.dsn_parameters["hostaddr"] == "127.0.0.1"
 
 
 @pytest.mark.parametrize(("parameters", "seconds"), [("", [30, 10, 3]), ("&keepalives_idle=5", [5, 10, 3])])
