@@ -2,7 +2,7 @@
 
 import select
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from threading import Thread
 from typing import Any
@@ -43,17 +43,7 @@ def _look_up(hosts: list[str], ports: list[str]) -> Mapping[str, str]:
     postgresql.org/docs/current/libpq-connect.html#LIBPQ-MULTIPLE-HOSTS
     """
     found: list[tuple[str, str, str]] = []
-
-    def look_up() -> None:
-        for host, port in zip(hosts, ports * len(hosts)):  # one port is that of all
-            if host.startswith(("/", "@")):  # a socket of this machine
-                found.append((host, "", port))
-                continue
-            with suppress(OSError, UnicodeError):
-                addresses = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-                found.extend((host, str(address[0]), port) for *_, address in addresses)
-
-    lookup = Thread(target=look_up, daemon=True)
+    lookup = Thread(target=lambda: found.extend(_addresses(hosts, ports)), daemon=True)
     lookup.start()
     left = milliseconds_left()
     lookup.join(left and left / 1000)
@@ -62,6 +52,17 @@ def _look_up(hosts: list[str], ports: list[str]) -> Mapping[str, str]:
     if not found:
         raise psycopg2.OperationalError(f"no address of {', '.join(hosts)} is known")
     return dict(zip(("host", "hostaddr", "port"), map(",".join, zip(*found))))
+
+
+def _addresses(hosts: list[str], ports: list[str]) -> Iterator[tuple[str, str, str]]:
+    """Each host, address and port; a host without an address has none here."""
+    for host, port in zip(hosts, ports * len(hosts)):  # one port is that of all
+        if host.startswith(("/", "@")):  # a socket of this machine
+            yield host, "", port
+            continue
+        with suppress(OSError, UnicodeError):
+            for *_, address in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM):
+                yield host, str(address[0]), port
 
 
 def _wait(connection: Any) -> None:
