@@ -122,9 +122,9 @@ METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # where the workers' counts meet; p
 
 def on_starting(server: Any) -> None:
     """Name a folder for the counts, unless it has a name; there, forget those of a master that was killed."""
-    if settings["METRICS"] and not server.master_pid:  # else another master hands its folder on (SIGUSR2 to that one)
-        if not os.environ.get(METRICS_FOLDER):
-            server.cfg.env_orig[METRICS_FOLDER] = os.environ[METRICS_FOLDER] = tempfile.mkdtemp(prefix="taskapi-")
+    if settings["METRICS"] and not os.environ.get(METRICS_FOLDER):
+        server.cfg.env_orig[METRICS_FOLDER] = os.environ[METRICS_FOLDER] = tempfile.mkdtemp(prefix="taskapi-")
+    elif settings["METRICS"] and not server.master_pid:  # else another master counts there, too (SIGUSR2 to that one)
         forget_counts()
 
 
@@ -143,8 +143,8 @@ def child_exit(server: Any, worker: Any) -> None:
 
 
 def on_exit(server: Any) -> None:
-    """Remove the counts, unless another master has taken over (SIGUSR2 to this one)."""
-    if settings["METRICS"] and not server.reexec_pid:
+    """Remove the counts, unless another master counts there, too: made by SIGUSR2 to this one, or the maker of it."""
+    if settings["METRICS"] and not server.reexec_pid and (server.master_pid or None) != os.getppid():
         forget_counts()
         with suppress(OSError):  # somebody else has something there
             os.rmdir(os.environ[METRICS_FOLDER])

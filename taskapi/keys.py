@@ -47,6 +47,7 @@ class KeySet:
         self._keys: list[Key] = []
         self._failing_since: float | None = None
         self._begun = dict.fromkeys(INTERVALS, -inf)
+        self._forgiven = -inf
         self._fetch: Thread | None = None
         self._deadline = 0.0
 
@@ -54,20 +55,37 @@ class KeySet:
         """Say whether the signature is that of the one key that fits; raise the 503 where there are no keys at all."""
         if header.get("alg") not in self._algorithms:
             return False
+        has_waited = self._have_keys()
+        if self._is_signed(header, signed, signature):
+            return True
+        # A fetch that was under way already may be older than the key. For two fetches a request waits, and no more.
+        for _ in range(1 if has_waited else 2):
+            self._refresh("unknown")
+            if self._is_signed(header, signed, signature):
+                self._forgive()
+                return True
+        return False
+
+    def _have_keys(self) -> bool:
+        """Load or renew the keys if it is time to, and say whether that was waited for; raise the 503."""
         if not self._has_keys():
             self._refresh("first")
             if not self._has_keys():
                 raise ApiError(503, "INTERNAL_ERROR", "There are no keys to verify tokens with; try again.")
-        # Beside the request, unless the keys were last seen so long ago that they may well have been withdrawn.
-        self._refresh("renewal", wait=monotonic() - self._begun["renewal"] > STALE_LIMIT)
-        if self._is_signed(header, signed, signature):
             return True
-        for _ in range(2):  # a fetch that was under way already may be older than the key
-            self._refresh("unknown")
-            if self._is_signed(header, signed, signature):
-                self._begun["unknown"] = -inf  # it was not for nothing, so the next new key need not wait
-                return True
-        return False
+        # Beside the request, unless the keys were last seen so long ago that they may well have been withdrawn.
+        is_old = monotonic() - self._begun["renewal"] > STALE_LIMIT
+        self._refresh("renewal", wait=is_old)
+        return is_old
+
+    def _forgive(self) -> None:
+        """Let the next new key come at once: the last fetch was not in vain.
+
+        Once in a while, or an endpoint that shows different keys in turn would be asked for every request.
+        """
+        with self._lock:
+            if monotonic() - self._forgiven >= INTERVALS["unknown"]:
+                self._forgiven, self._begun["unknown"] = monotonic(), -inf
 
     def _has_keys(self) -> bool:
         is_stale = self._failing_since is not None and monotonic() - self._failing_since > STALE_LIMIT

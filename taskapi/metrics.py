@@ -10,7 +10,7 @@ from taskapi.database import AUTOCOMMIT
 from taskapi.logs import known_method
 from taskapi.models import db
 
-# Seconds. A request takes a few milliseconds, and none longer than 10 seconds.
+# Seconds. A request takes a few milliseconds, and hardly any longer than 10 seconds.
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 

@@ -22,6 +22,8 @@ HOSTS = [
     "%2Fnowhere:{port},localhost:{port}",
     "nobody.invalid,localhost/{name}?port={port}",
     "nobody.invalid:{port}/{name}?hostaddr=127.0.0.1",
+    "[::1]:{port},127.0.0.1:{port}",
+    "[::1]:{port},localhost:{port}",
 ]
 
 MakeApp = Callable[..., Flask]
@@ -78,7 +80,7 @@ def test_silent_name_server_answers_503(make_app: MakeApp, proxy: Proxy, monkeyp
 
     monkeypatch.setattr("taskapi.deadline.REQUEST_LIMIT", 0.2)
     monkeypatch.setattr("socket.getaddrinfo", hang)
-    ana = Person(make_app(DATABASE_URL=proxy.url))
+    ana = Person(make_app(DATABASE_URL=proxy.url.replace("127.0.0.1", "localhost")))
     others = {*threading.enumerate()}
     response = ana.call("GET")
     [lookup] = {*threading.enumerate()} - others
@@ -90,11 +92,55 @@ def test_silent_name_server_answers_503(make_app: MakeApp, proxy: Proxy, monkeyp
     assert ana.call("GET").status_code == 200
 
 
+def test_environment_has_its_say(make_app: MakeApp, proxy: Proxy) -> None:
+    """What a URL leaves open, libpq takes from there: a port, or an address without a look at the name."""
+    name = proxy.url.rpartition("/")[2]
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("PGPORT", str(proxy.server_address[1]))
+        assert Person(make_app(DATABASE_URL=f"postgresql://postgres@localhost/{name}")).call("GET").json == []
+
+        environment.setenv("PGHOSTADDR", "127.0.0.1")
+        assert Person(make_app(DATABASE_URL=f"postgresql://postgres@nobody.invalid/{name}")).call("GET").json == []
+
+
+@pytest.mark.parametrize("hosts", ["localhost", "localhost,localhost,localhost"])
+def test_hosts_and_ports_must_be_as_many(
+    make_app: MakeApp, proxy: Proxy, caplog: pytest.LogCaptureFixture, hosts: str
+) -> None:
+    """Nobody guesses which belongs to which."""
+    port = proxy.server_address[1]
+    response = Person(make_app(DATABASE_URL=f"postgresql:///x?host={hosts}&port={port},{port}")).call("GET")
+
+    assert response.status_code == 503
+    assert "could not match 2 port numbers" in vars(caplog.records[-1])["error"]
+
+
+def test_hanging_name_is_passed_over(make_app: MakeApp, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where another host is known by then: several are there for when one is not."""
+    answered, look_up = Event(), socket.getaddrinfo
+
+    def hang(host: str, *args: Any, **options: Any) -> Any:
+        if host == "slow.invalid":
+            answered.wait()
+        return look_up(host, *args, **options)
+
+    monkeypatch.setattr("taskapi.postgresql.LOOKUP_LIMITS", (30.0, 0.2))
+    monkeypatch.setattr("socket.getaddrinfo", hang)
+    hosts = "localhost:{0},slow.invalid:{0}".format(proxy.server_address[1])
+    ana = Person(make_app(DATABASE_URL=f"postgresql://postgres@{hosts}/{proxy.url.rpartition('/')[2]}"))
+    response = ana.call("GET")
+    answered.set()
+
+    assert response.json == []
+
+
 def test_address_is_tried_once(make_app: MakeApp, proxy: Proxy) -> None:
     """Name services give each address for every kind of socket, unless asked for one."""
-    with make_app(DATABASE_URL=proxy.url).app_context(), db.engines["autocommit"].connect() as connection:
+    app = make_app(DATABASE_URL=proxy.url.replace("127.0.0.1", "localhost"))
+    with app.app_context(), db.engines["autocommit"].connect() as connection:
         raw: Any = connection.connection.dbapi_connection
-        assert raw.info.dsn_parameters["hostaddr"] == "127.0.0.1"
+        addresses = raw.info.dsn_parameters["hostaddr"].split(",")
+        assert sorted(addresses) == sorted({*addresses, "127.0.0.1"})
 
 
 @pytest.mark.parametrize(("parameters", "seconds"), [("", [30, 10, 3]), ("&keepalives_idle=5", [5, 10, 3])])
