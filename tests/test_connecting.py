@@ -2,7 +2,9 @@
 
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from threading import Event
 from typing import Any
 
@@ -17,6 +19,7 @@ UNAVAILABLE = {"error": "The database is not available; try again.", "code": "DA
 HOSTS = [
     "localhost:{port}",  # which is ::1 first, where nobody listens
     "127.0.0.1:{port}",
+    "127.0.0.1:{port},nobody.invalid:{port}",
     "nobody.invalid:{port},localhost:{port}",
     "a..b:{port},localhost:{port}",
     "%2Fnowhere:{port},localhost:{port}",
@@ -92,15 +95,28 @@ def test_silent_name_server_answers_503(make_app: MakeApp, proxy: Proxy, monkeyp
     assert ana.call("GET").status_code == 200
 
 
-def test_environment_has_its_say(make_app: MakeApp, proxy: Proxy) -> None:
+@pytest.mark.parametrize(
+    ("url", "settings"),
+    [
+        ("localhost/{name}", {"PGPORT": "{port}"}),
+        ("/{name}", {"PGHOST": "127.0.0.1", "PGPORT": "{port}"}),
+        ("nobody.invalid:{port}/{name}", {"PGHOSTADDR": "127.0.0.1"}),
+        ("nobody.invalid/{name}&service=x", {"PGSERVICEFILE": "{file}"}),
+        ("nobody.invalid/{name}", {"PGSERVICEFILE": "{file}", "PGSERVICE": "x"}),
+    ],
+)
+def test_environment_has_its_say(
+    make_app: MakeApp, proxy: Proxy, tmp_path: Path, url: str, settings: dict[str, str]
+) -> None:
     """What a URL leaves open, libpq takes from there: a port, or an address without a look at the name."""
-    name = proxy.url.rpartition("/")[2]
+    name, port, file = proxy.url.rpartition("/")[2], proxy.server_address[1], tmp_path / "services"
+    file.write_text(f"[x]\nhostaddr=127.0.0.1\nport={port}\n")
+    ana = Person(make_app(DATABASE_URL="postgresql://postgres@" + url.format(name=name, port=port)))
     with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("PGPORT", str(proxy.server_address[1]))
-        assert Person(make_app(DATABASE_URL=f"postgresql://postgres@localhost/{name}")).call("GET").json == []
+        for setting, value in settings.items():
+            environment.setenv(setting, value.format(port=port, file=file))
 
-        environment.setenv("PGHOSTADDR", "127.0.0.1")
-        assert Person(make_app(DATABASE_URL=f"postgresql://postgres@nobody.invalid/{name}")).call("GET").json == []
+        assert ana.call("GET").json == []
 
 
 @pytest.mark.parametrize("hosts", ["localhost", "localhost,localhost,localhost"])
@@ -113,6 +129,20 @@ def test_hosts_and_ports_must_be_as_many(
 
     assert response.status_code == 503
     assert "could not match 2 port numbers" in vars(caplog.records[-1])["error"]
+
+
+def test_slow_name_is_waited_for(make_app: MakeApp, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is no other host."""
+    look_up = socket.getaddrinfo
+
+    def dawdle(*args: Any, **options: Any) -> Any:
+        time.sleep(0.5)
+        return look_up(*args, **options)
+
+    monkeypatch.setattr("taskapi.postgresql.LOOKUP_LIMITS", (30.0, 0.1))
+    monkeypatch.setattr("socket.getaddrinfo", dawdle)
+
+    assert Person(make_app(DATABASE_URL=proxy.url.replace("127.0.0.1", "localhost"))).call("GET").json == []
 
 
 def test_hanging_name_is_passed_over(make_app: MakeApp, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
