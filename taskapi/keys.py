@@ -55,7 +55,7 @@ class KeySet:
         """Say whether the signature is that of the one key that fits; raise the 503 where there are no keys at all."""
         if header.get("alg") not in self._algorithms:
             return False
-        has_waited = self._have_keys()
+        has_waited = self._ensure_keys()
         if self._is_signed(header, signed, signature):
             return True
         # A fetch that was under way already may be older than the key. For two fetches a request waits, and no more.
@@ -66,7 +66,7 @@ class KeySet:
                 return True
         return False
 
-    def _have_keys(self) -> bool:
+    def _ensure_keys(self) -> bool:
         """Load or renew the keys if it is time to, and say whether that was waited for; raise the 503."""
         if not self._has_keys():
             self._refresh("first")

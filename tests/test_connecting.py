@@ -14,8 +14,8 @@ from flask import Flask
 from taskapi.models import db
 from tests.people import Person
 from tests.servers import Proxy
+from tests.test_faults import UNAVAILABLE
 
-UNAVAILABLE = {"error": "The database is not available; try again.", "code": "DATABASE_ERROR"}
 HOSTS = [
     "localhost:{port}",  # which is ::1 first, where nobody listens
     "127.0.0.1:{port}",
