@@ -1,14 +1,19 @@
 """A task service: REST over Flask, one owner-scoped SQL statement per request."""
 
+import logging
 import os
 import re
 from collections.abc import Mapping
 
+import click
 from flask import Flask, Response, request
 from flask_cors import CORS
+from psycopg2.extensions import parse_dsn
 
-from taskapi import cli, config, database, docs, errors, health, keys, logs, metrics, tasks
-from taskapi.wire import StrictJSON
+from taskapi import auth, cli, config, errors, health, logs, metrics, openapi
+from taskapi.database import engine
+from taskapi.tasks import views as tasks
+from taskapi.wire import MAX_BODY, StrictJSON
 
 REQUEST_HEADERS = ["Authorization", "Content-Type", "If-Match", "If-None-Match", "X-Request-ID"]
 RESPONSE_HEADERS = ["ETag", "Link", "Location", "Retry-After", "X-Request-ID"]
@@ -19,28 +24,31 @@ def create_app(settings: Mapping[str, str] | None = None) -> Flask:
     """Return the service; settings go before the environment's. Raises config.SettingsError."""
     app = Flask(__name__, static_folder=None)
     app.config.from_mapping(config.load({**os.environ, **(settings or {})}))
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY + 1  # where werkzeug stops reading
     app.json = StrictJSON(app)
     app.url_map.strict_slashes = app.url_map.merge_slashes = False  # /api/tasks/ is /api/tasks; no redirects
 
     logs.init_app(app)
-    database.init_app(app)
-    keys.init_app(app)
-
+    engine.init_app(app)
     _allow_origins(app)
     errors.init_app(app)
-    app.after_request(_set_headers)
+    auth.init_app(app)
 
     app.register_blueprint(tasks.bp)
     app.register_blueprint(health.bp)
-    app.register_blueprint(docs.bp)
+    openapi.init_app(app)
     metrics.init_app(app)
+
     cli.init_app(app)
+    _announce(app)
     return app
 
 
 def _allow_origins(app: Flask) -> None:
-    """CORS for the origins in FRONTEND_URL, each matched exactly."""
-    # A plain string would match in any case, and be taken for a pattern where it has a bracket (IPv6).
+    """Add CORS headers for the origins in FRONTEND_URL, each matched exactly."""
+    if app.debug:
+        app.after_request(_name_refused_origin)  # hooks run in reverse order: this one sees what CORS has set
+    # A plain string would match in any case, and be taken for a pattern if it has a bracket (IPv6).
     origins = [re.compile(re.escape(origin) + r"\Z") for origin in app.config["FRONTEND_ORIGINS"]]
     CORS(
         app,
@@ -49,13 +57,28 @@ def _allow_origins(app: Flask) -> None:
         allow_headers=REQUEST_HEADERS,
         expose_headers=RESPONSE_HEADERS,
         max_age=PREFLIGHT_SECONDS,
-        vary_header=False,  # it leaves Vary out where the origin does not match, which is where a cache needs it most
+        vary_header=False,  # it leaves Vary out where the origin does not match; auth.keep_private sets it always
     )
 
 
-def _set_headers(response: Response) -> Response:
-    response.headers.add("Vary", "Origin")
-    response.headers["X-Content-Type-Options"] = "nosniff"
-    if tasks.is_under_prefix(request.path):
-        response.headers["Cache-Control"] = "private, no-cache"
+def _name_refused_origin(response: Response) -> Response:
+    """Tell the developer why the browser says no more than "Failed to fetch"."""
+    origin = request.headers.get("Origin")
+    if origin and "Access-Control-Allow-Origin" not in response.headers:
+        logging.getLogger(__name__).warning("The origin %r is not in FRONTEND_URL.", origin)
     return response
+
+
+def _announce(app: Flask) -> None:
+    """Log what the service runs on, when it starts to serve: other commands print their own result."""
+    command = click.get_current_context(silent=True)
+    if command is not None and command.info_name != "run":
+        return
+    settings = app.config
+    url, secret = settings["DATABASE_URL"], settings["JWT_SECRET"]
+    database = url if url.startswith("sqlite:") else f"PostgreSQL at {parse_dsn(url).get('host', 'its local socket')}"
+    keys = "a shared secret" if secret else settings["JWT_JWKS_URL"]
+    origins = ", ".join(settings["FRONTEND_ORIGINS"]) or "no other origin"
+    app.logger.info("Starting on %s, with tokens verified by %s, for pages from %s.", database, keys, origins)
+    if secret == config.DEVELOPMENT_SECRET:
+        app.logger.warning("JWT_SECRET is the development secret, which is public: anyone can make tokens.")

@@ -1,6 +1,8 @@
-"""The eight codes and the one shape."""
+"""The eight codes, the one shape of an error, and what an error of the database means."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from http import HTTPStatus
 from typing import Any, Literal
 
 import psycopg2
@@ -24,45 +26,55 @@ Code = Literal[
 SENTENCES = {
     404: "There is nothing here.",
     405: "This path does not take that method.",
-    412: "The task has changed since that version.",
-    413: "The request's body is too large.",
-    415: "The request's body must be application/json.",
+    412: "This has changed since the version in If-Match.",
+    413: "The body is larger than 64 KiB.",
+    415: "Send the body as application/json.",
     500: "Something went wrong on our side.",
-    503: "The database is not available; try again.",
+    503: "The database is not available. Try again.",
 }
 
-# Seconds. A database that restarts or fails over is usually back by then.
-RETRY_AFTER = "1"
+RETRY_AFTER = "1"  # seconds; a database that restarts or fails over is usually back by then
 
-# How codes begin that waiting helps against. PostgreSQL's appendix A: connection exceptions, insufficient resources,
-# operator intervention (starting, shutting down, cancelled), transaction rollbacks (serialization failure, deadlock),
-# and lock not available; then sqlite.org/rescode.html.
-_UNAVAILABLE = ("08", "53", "57", "40", "55P03") + tuple(
+# Code prefixes of statements that gave way to another and did nothing: SQLite's lock, PostgreSQL's
+# serialization_failure and deadlock_detected.
+CONTENTION = ("SQLITE_BUSY", "40001", "40P01")
+# Code prefixes of faults that pass. PostgreSQL's appendix A: connection exceptions, insufficient resources, operator
+# intervention (starting, shutting down, cancelled), transaction rollbacks, lock not available; sqlite.org/rescode.html.
+UNAVAILABLE = ("08", "53", "57", "40", "55P03") + tuple(
     f"SQLITE_{name}" for name in ("BUSY", "CANTOPEN", "FULL", "INTERRUPT", "LOCKED", "READONLY")
 )
 
 
 class ApiError(Exception):
-    """An answer of 400 or above, to be raised from anywhere."""
+    """An answer of 400 or above, raised from anywhere. Without code and message the status gives them."""
 
     def __init__(
         self,
         status: int,
-        code: Code,
+        code: Code | None = None,
         message: str | None = None,
         details: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
         self.status = status
-        self.body: dict[str, Any] = {"error": message or SENTENCES[status], "code": code}
+        sentence = message or SENTENCES.get(status) or f"{HTTPStatus(status).phrase}."
+        self.body: dict[str, Any] = {"error": sentence, "code": code or _code(status)}
         if details:
             self.body["details"] = details
         self.headers = {"Retry-After": RETRY_AFTER} if status == 503 else {}
         self.headers |= headers or {}
 
 
+def _code(status: int) -> Code:
+    if status == 401:
+        return "UNAUTHORIZED"
+    if status == 404:
+        return "NOT_FOUND"
+    return "INVALID_REQUEST" if status < 500 else "INTERNAL_ERROR"
+
+
 def init_app(app: Flask) -> None:
-    """Turn whatever is raised, on any path, into the one shape."""
+    """Answer whatever is raised, on any path, in the one shape."""
     app.register_error_handler(ApiError, _answer)
     app.register_error_handler(HTTPException, _http)
     app.register_error_handler(ValidationError, _validation)
@@ -78,40 +90,54 @@ def _answer(error: ApiError) -> Response:
 
 
 def _http(error: HTTPException) -> Response:
-    """Keep what werkzeug says in headers, such as Allow; its text never shows."""
-    status = error.code or 500
-    code: Code = "NOT_FOUND" if status == 404 else "INVALID_REQUEST" if status < 500 else "INTERNAL_ERROR"
+    """Keep werkzeug's headers, such as Allow, and replace its text."""
     headers = {name: value for name, value in error.get_headers() if name != "Content-Type"}
-    return _answer(ApiError(status, code, SENTENCES.get(status, "The request can't be taken."), headers=headers))
+    return _answer(ApiError(error.code or 500, headers=headers))
 
 
 def _validation(error: ValidationError) -> Response:
-    details = error.normalized_messages()  # type: ignore[no-untyped-call]
-    return _answer(ApiError(400, "VALIDATION_ERROR", "Some fields break a rule.", details))
+    """Name the first invalid field in the sentence, in the order of the schema."""
+    messages = error.normalized_messages()  # type: ignore[no-untyped-call]
+    details = {name: several[:1] for name, several in messages.items()}
+    field, [message] = next(iter(details.items()))
+    sentence = message if field == "_schema" else f"{field}: {message}"
+    return _answer(ApiError(400, "VALIDATION_ERROR", sentence, details))
 
 
 def _database(error: SQLAlchemyError) -> Response:
-    """503 where waiting helps, else 500."""
+    """Answer 503 where waiting helps, else 500."""
     g.error = error  # for the log
     return _answer(ApiError(503 if is_unavailable(error) else 500, "DATABASE_ERROR"))
 
 
-def is_unavailable(error: SQLAlchemyError) -> bool:
-    """Say whether the database is away, starting, read-only or too busy."""
-    if not isinstance(error, DBAPIError):
-        return isinstance(error, PoolTimeoutError)
-    code = database_code(error)
-    if code is None:  # libpq itself speaks: it found nobody to talk to
-        return error.connection_invalidated or isinstance(error.orig, psycopg2.OperationalError)
-    return error.connection_invalidated or code.startswith(_UNAVAILABLE)
-
-
-def database_code(error: DBAPIError) -> str | None:
-    """Return PostgreSQL's SQLSTATE, or the name of SQLite's result code."""
-    code: str | None = getattr(error.orig, "pgcode", getattr(error.orig, "sqlite_errorname", None))
-    return code
-
-
 def _unexpected(error: Exception) -> Response:
     g.error = error
-    return _answer(ApiError(500, "INTERNAL_ERROR"))
+    return _answer(ApiError(500))
+
+
+def sqlstate(error: DBAPIError) -> str:
+    """Return PostgreSQL's SQLSTATE or the name of SQLite's result code; "" if libpq could not connect."""
+    return getattr(error.orig, "pgcode", getattr(error.orig, "sqlite_errorname", None)) or ""
+
+
+def is_contention(error: DBAPIError) -> bool:
+    """Return whether the statement gave way to another and did nothing."""
+    return sqlstate(error).startswith(CONTENTION)
+
+
+def is_unavailable(error: SQLAlchemyError) -> bool:
+    """Return whether the database is away, starting, read-only or too busy."""
+    if not isinstance(error, DBAPIError):
+        return isinstance(error, PoolTimeoutError)
+    could_not_connect = not sqlstate(error) and isinstance(error.orig, psycopg2.OperationalError)
+    return error.connection_invalidated or could_not_connect or sqlstate(error).startswith(UNAVAILABLE)
+
+
+@contextmanager
+def in_one_line() -> Iterator[None]:
+    """End a command with one line if the database is away, refuses the user, or lacks tables or rights."""
+    try:
+        yield
+    except DBAPIError as error:
+        words = str(error.orig).strip().splitlines() or ["it did not answer"]
+        raise SystemExit(f"The database says: {words[0]}") from None

@@ -1,4 +1,4 @@
-"""Is the process there, and can it work."""
+"""Liveness and readiness."""
 
 from functools import cache
 from time import monotonic
@@ -8,17 +8,17 @@ from flask import Blueprint, Response, current_app, g, jsonify
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
-from taskapi.database import MIGRATIONS, run
+from taskapi.database.engine import MIGRATIONS, run
 from taskapi.errors import ApiError, is_unavailable
 
 bp = Blueprint("health", __name__)
 
-READY_LIMIT = 2.5  # seconds; whoever asks wants to know within 3
+READY_LIMIT = 2.5  # seconds for the database; the answer is due within 3
 
 
 @bp.after_request
 def forbid_caching(response: Response) -> Response:
-    """What was true a moment ago is no answer."""
+    """Keep an old answer from being taken for a new one."""
     response.headers["Cache-Control"] = "no-store"
     return response
 
@@ -31,9 +31,9 @@ def healthz() -> Response:
 
 @bp.get("/readyz")
 def readyz() -> Response:
-    """The database answers and has the schema of this code, and the process is not about to stop."""
-    if current_app.config.get("DRAINING"):  # gunicorn.conf.py says so
-        raise ApiError(503, "INTERNAL_ERROR", "This process is about to stop.")
+    """The database answers, its schema fits this code, and the process is not about to stop."""
+    if current_app.config.get("DRAINING", (0,))[0]:  # gunicorn.conf.py sets it
+        raise ApiError(503, message="This process is about to stop.")
     g.database_deadline = monotonic() + READY_LIMIT
     try:
         revisions = [row.version_num for row in run(text("SELECT version_num FROM alembic_version")).rows]
@@ -41,14 +41,14 @@ def readyz() -> Response:
         if is_unavailable(error):
             raise
         g.error = error  # for the log
-        revisions = []  # the table is not there, or not for this role
-    # The next one too: an upgrade comes before the code that it is for, and must not take what serves out of service.
+        revisions = []  # the table does not exist, or this role can't read it
+    # The next revision too: an upgrade comes before its code, and must not take the running code out of service.
     if revisions not in ([_head()], [f"{int(_head()) + 1:04}"]):
-        raise ApiError(503, "DATABASE_ERROR", "The schema is not current, or not readable: flask db upgrade.")
+        raise ApiError(503, "DATABASE_ERROR", "The database schema is not current. Run: flask db upgrade")
     return jsonify({"status": "ok"})
 
 
 @cache
 def _head() -> str:
-    """Return the newest revision of this code; revisions are numbers of four digits."""
+    """Return this code's newest revision, a number of four digits."""
     return ScriptDirectory(str(MIGRATIONS)).get_current_head() or ""

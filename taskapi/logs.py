@@ -1,36 +1,50 @@
-"""Request ids, and one line per request."""
+"""Request ids, and one line of log per request."""
 
 import logging
 import re
 import sys
+import time
 from http import HTTPStatus
 from time import perf_counter
 from traceback import format_tb
+from typing import Any
 from uuid import uuid4
 
 from flask import Flask, Response, current_app, g, has_request_context, request
+from pythonjsonlogger.orjson import OrjsonFormatter
 from sqlalchemy.exc import DBAPIError
 
-from taskapi.logformat import make_formatter
+from taskapi.config import LOG_LINE
 
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+QUIET = ("health", "metrics")  # blueprints that are asked every few seconds
+
+log = logging.getLogger(__name__)
 
 
 def init_app(app: Flask) -> None:
-    """Log to stdout, in readable lines in debug mode and else in JSON; call before anything else sees requests."""
+    """Log to stdout, in lines for people in debug mode and else in JSON. Call it before any other hook is added."""
     handler = logging.StreamHandler(sys.stdout)
     handler.name = __name__
     handler.addFilter(_add_request_id)
-    handler.setFormatter(make_formatter(readable=app.debug))
+    handler.setFormatter(_readable() if app.debug else OrjsonFormatter(**LOG_LINE))
     root = logging.getLogger()
     root.handlers = [*(other for other in root.handlers if other.name != __name__), handler]
-    for logger in (root, app.logger):  # the app's own would be at DEBUG in debug mode, whatever the setting says
+    for logger in (root, app.logger):  # Flask would set the app's own to DEBUG in debug mode
         logger.setLevel(app.config["LOG_LEVEL"])
-    # The development server's own request lines hold what is asked for, and say no more than ours.
-    logging.getLogger("werkzeug").addFilter(_is_no_request_line)
+    # The development server's own request lines show paths and queries.
+    logging.getLogger("werkzeug").addFilter(lambda record: " - - [" not in record.getMessage())
     app.before_request(_begin)
     app.after_request(_end)
+
+
+def _readable() -> logging.Formatter:
+    line = "{asctime} {levelname} {request_id} {message}"
+    formatter = logging.Formatter(line, style="{", defaults={"request_id": "-"})
+    formatter.converter = time.gmtime
+    formatter.default_time_format, formatter.default_msec_format = "%Y-%m-%dT%H:%M:%S", "%s.%03dZ"
+    return formatter
 
 
 def _add_request_id(record: logging.LogRecord) -> bool:
@@ -39,46 +53,51 @@ def _add_request_id(record: logging.LogRecord) -> bool:
     return True
 
 
-def _is_no_request_line(record: logging.LogRecord) -> bool:
-    return " - - [" not in record.getMessage()
-
-
 def _begin() -> None:
     given = request.headers.get("X-Request-ID", "")
-    g.request_id = given if _REQUEST_ID.fullmatch(given) else uuid4().hex
+    g.request_id = given if REQUEST_ID.fullmatch(given) else uuid4().hex
     g.began = perf_counter()
 
 
 def known_method() -> str:
-    """Return the request's method; whoever calls could make up any number more, of any characters."""
+    """Return the request's method, or "other" for one that the client made up."""
     return request.method if request.method in METHODS else "other"
 
 
 def _end(response: Response) -> Response:
-    response.headers["X-Request-ID"] = g.request_id
-    route, status = request.url_rule.rule if request.url_rule else None, response.status_code
-    message = f"{known_method()} {route or '-'} {status}"
-    fields = {
-        "method": known_method(),
+    """Log the request: what was asked, for how long, by which user, and what went wrong, without its content."""
+    state, status = g._get_current_object(), response.status_code
+    response.headers["X-Request-ID"] = state.request_id
+    level = _level(status)
+    if not log.isEnabledFor(level):
+        return response
+    method, route = known_method(), request.url_rule.rule if request.url_rule else None
+    fields: dict[str, Any] = {
+        "request_id": state.request_id,
+        "method": method,
         "route": route,
         "status": status,
-        "milliseconds": round((perf_counter() - g.began) * 1000, 1),
-        "user_id": g.user.id if "user" in g else None,
-        "statements": g.get("statements", 0),
+        "milliseconds": round((perf_counter() - state.began) * 1000, 1),
+        "user_id": state.user.id if "user" in state else None,
+        "statements": state.get("statements", 0),
     }
-    if "error" in g:
-        fields["error"] = _name(g.error)
+    if "refused" in state:
+        fields["refused"] = state.refused
+    if "error" in state:
+        fields["error"] = _name(state.error)
         if status == HTTPStatus.INTERNAL_SERVER_ERROR:
-            fields["traceback"] = _stack(g.error)
-    if current_app.debug:  # where a line shows nothing but its message
-        told = [str(fields[name]) for name in ("error", "traceback") if name in fields]
-        message = "\n".join([f"{message} {fields['milliseconds']} ms, statements: {fields['statements']}", *told])
-    current_app.logger.log(_level(status), message, extra=fields)
+            fields["traceback"] = _stack(state.error)
+    message = f"{method} {route or '-'} {status}"
+    if current_app.debug:  # a line for people shows nothing but its message
+        told = [f"{fields['milliseconds']} ms, statements: {fields['statements']}"]
+        told += [f"{name}: {fields[name]}" for name in ("refused", "error", "traceback") if name in fields]
+        message = "\n".join([f"{message} {told[0]}", *told[1:]])
+    log.log(level, message, extra=fields)
     return response
 
 
 def _level(status: int) -> int:
-    if request.blueprint in ("health", "metrics") and status < HTTPStatus.BAD_REQUEST:  # asked every second
+    if status < HTTPStatus.BAD_REQUEST and request.blueprint in QUIET:
         return logging.DEBUG
     if status < HTTPStatus.INTERNAL_SERVER_ERROR:
         return logging.INFO
@@ -86,14 +105,14 @@ def _level(status: int) -> int:
 
 
 def _name(error: BaseException) -> str:
-    """Return an error's type and, where a database has raised it, its code; PostgreSQL's messages may quote a row."""
+    """Return an error's type and, if a database raised it, its code. PostgreSQL's messages may quote a row."""
     if not isinstance(error, DBAPIError):
         return type(error).__name__
     return f"{type(error.orig).__name__} {getattr(error.orig, 'pgcode', None) or error.orig}".strip()
 
 
 def _stack(error: BaseException | None) -> str:
-    """Return the stacks of an error and of what it came from, without messages: they may quote what a request held."""
+    """Return the stacks of an error and of its causes, without messages: they may quote the request."""
     parts: list[str] = []
     while error is not None:
         parts = [*format_tb(error.__traceback__), type(error).__name__, "\n", *parts]

@@ -1,80 +1,165 @@
-"""Keyset paging: a cursor says behind which task the next page begins, and of which list."""
+"""A page of the caller's rows: the list's query, its statement, and the cursor of the next page."""
 
-from collections import Counter
-from collections.abc import Mapping
-from functools import lru_cache
+import re
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Collection, Mapping, Sequence
+from functools import cache, lru_cache
 from hashlib import blake2b
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 import orjson
-from marshmallow import ValidationError
+from flask import Response, jsonify, request
+from marshmallow import Schema, ValidationError, fields
+from marshmallow.validate import OneOf, Range
+from sqlalchemy import Column, ColumnElement, Executable, Row, Table, bindparam, select, tuple_
 
-from taskapi.fields import UUID_FORM
-from taskapi.schemas import LIST, TIMES
-from taskapi.store import TaskRow
-from taskapi.wire import read_base64url, read_timestamp, write_base64url, write_timestamp
+from taskapi.database.engine import run
+from taskapi.database.models import UtcDateTime, owned
+from taskapi.wire import UUID_FORM, read_timestamp, show, write_timestamp
 
-# Bytes: enough to tell a cursor that was cut, edited or taken from another list. It keeps nobody from forging one; what
-# a forged one reaches is its maker's own tasks.
-_DIGEST_SIZE = 8
+MAX_LIMIT = 100
+DEFAULT_LIMIT = 50
+# Bytes that tell a cursor that was cut, edited or taken from another list. Not a signature: a forged cursor can only
+# reach the caller's own rows.
+DIGEST_SIZE = 8
 
+LIMIT_MESSAGE = f"Give one whole number from 1 to {MAX_LIMIT}."
+CURSOR_MESSAGE = "Give one cursor from a Link header of this list."
 
-def read_query(owner: str, query_string: bytes) -> dict[str, Any]:
-    """Return the arguments of listing.list_tasks; raise ValidationError for a bad, unknown or repeated parameter."""
-    query = dict(_load(query_string))
-    if "cursor" in query:
-        query["after"] = _read_cursor(query.pop("cursor"), owner, query)
-    return query
+Rows = Sequence[Row[Any]]
 
 
-@lru_cache(maxsize=256)  # a front end asks for few lists, again and again: a tenth of such a request's CPU
-def _load(query_string: bytes) -> Mapping[str, Any]:
+class QuerySchema(Schema):
+    """The parameters of a list, all of them text; one that is given twice arrives as a list, which no field takes."""
+
+    error_messages = {"unknown": "There is no such parameter."}
+
+
+class Digits(fields.Integer):
+    """A number in plain digits; marshmallow's own takes "+5" and "1_0" too."""
+
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> int:
+        if not isinstance(value, str) or not re.fullmatch("[1-9][0-9]{0,8}", value):
+            raise self.make_error("invalid")
+        return int(value)
+
+
+def query_schema(sorts: Sequence[str], **filters: fields.Field[Any]) -> Schema:
+    """Return the schema of a list's parameters. Columns to sort by are never null."""
+    orders = [order for sort in sorts for order in (sort, f"-{sort}")]
+    message = f"Give one of {', '.join(orders)}."
+    parameters: dict[str, fields.Field[Any]] = {
+        "sort": fields.String(
+            load_default="-created_at",
+            validate=OneOf(orders, error=message),
+            error_messages={"invalid": message},
+            metadata={"description": "The order; - means descending. Ties go by id, in the same direction."},
+        ),
+        "limit": Digits(
+            load_default=DEFAULT_LIMIT,
+            validate=Range(min=1, max=MAX_LIMIT, error=LIMIT_MESSAGE),
+            error_messages={"invalid": LIMIT_MESSAGE},
+            metadata={"description": "The largest number of rows on a page."},
+        ),
+        "cursor": fields.String(
+            error_messages={"invalid": CURSOR_MESSAGE},
+            metadata={"description": "Where to go on: from the Link header of a page of this list."},
+        ),
+    }
+    return QuerySchema.from_dict({**filters, **parameters})()
+
+
+class Listing:
+    """The lists of one table's rows, each page as cheap as the first."""
+
+    def __init__(
+        self, columns: Sequence[Column[Any]], schema: Schema, filters: Mapping[str, ColumnElement[bool]]
+    ) -> None:
+        """Show these columns. A filter is a parameter of the schema and a condition with a bindparam of that name."""
+        self.columns, self.schema, self.filters = columns, schema, filters
+        self.table: Table = columns[0].table
+
+    def page(self, owner: str, query_string: bytes) -> tuple[Rows, str | None]:
+        """Return the owner's rows on a page, and the query string of the next if there is one.
+
+        Raises marshmallow.ValidationError for a bad, unknown or repeated parameter.
+        """
+        query = dict(_load(self.schema, query_string))
+        limit, cursor = query.pop("limit"), query.pop("cursor", None)
+        values = {name: value for name, value in query.items() if name in self.filters}
+        after = {} if cursor is None else self._read_cursor(cursor, owner, query)
+        statement = self._select(query["sort"], frozenset(values), bool(after))
+        rows = run(statement, limit=limit + 1, **values, **after).rows
+        if len(rows) <= limit:
+            return rows, None
+        following = {"cursor": self._write_cursor(rows[limit - 1], owner, query)}
+        return rows[:limit], urlencode({"limit": limit} | dict(parse_qsl(query_string.decode())) | following)
+
+    @cache
+    def _select(self, sort: str, filters: Collection[str], goes_on: bool) -> Executable:
+        key, id_ = self._sort_column(sort), self.table.c.id
+        statement = select(*self.columns).where(owned(self.table), *[self.filters[name] for name in sorted(filters)])
+        descending = sort.startswith("-")
+        if goes_on:
+            here = tuple_(key, id_)
+            last = tuple_(bindparam("after_key", type_=key.type), bindparam("after_id", type_=id_.type))
+            statement = statement.where(here < last if descending else here > last)
+        order = (key.desc(), id_.desc()) if descending else (key, id_)
+        return statement.order_by(*order).limit(bindparam("limit"))
+
+    def _sort_column(self, sort: str) -> Column[Any]:
+        return self.table.c[sort.removeprefix("-")]
+
+    def _write_cursor(self, last: Row[Any], owner: str, query: Mapping[str, Any]) -> str:
+        key = last._mapping[self._sort_column(query["sort"]).name]
+        is_time = isinstance(self._sort_column(query["sort"]).type, UtcDateTime)
+        place = orjson.dumps([write_timestamp(key) if is_time else key, last.id])
+        return urlsafe_b64encode(self._digest(place, owner, query) + place).rstrip(b"=").decode()
+
+    def _read_cursor(self, cursor: str, owner: str, query: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            data = urlsafe_b64decode(f"{cursor}==")
+            digest, place = data[:DIGEST_SIZE], data[DIGEST_SIZE:]
+            is_canonical = urlsafe_b64encode(data).rstrip(b"=").decode() == cursor
+            if digest != self._digest(place, owner, query) or not is_canonical:
+                raise ValueError
+            key, id_ = orjson.loads(place)
+            type_ = self._sort_column(query["sort"]).type
+            if not UUID_FORM.fullmatch(id_):
+                raise ValueError
+            if isinstance(type_, UtcDateTime):
+                key = read_timestamp(key)
+            elif type(key) is not type_.python_type or "\0" in str(key):
+                raise ValueError
+            return {"after_key": key, "after_id": id_}
+        except (ValueError, TypeError):
+            raise ValidationError({"cursor": [CURSOR_MESSAGE]}) from None
+
+    def _digest(self, place: bytes, owner: str, query: Mapping[str, Any]) -> bytes:
+        return blake2b(orjson.dumps([self.table.name, owner, query]) + place, digest_size=DIGEST_SIZE).digest()
+
+
+@lru_cache(maxsize=256)  # a front end asks for few lists, again and again
+def _load(schema: Schema, query_string: bytes) -> Mapping[str, Any]:
     text = query_string.decode(errors="surrogateescape")
-    pairs = parse_qsl(text, keep_blank_values=True, errors="surrogateescape")
-    times = Counter(name for name, _ in pairs)
-    errors = {}
-    for name, value in pairs:
-        readable = name.encode(errors="replace").decode()
-        if times[name] > 1:
-            errors[readable] = ["Given more than once."]
-        elif f"{name}{value}".encode(errors="replace").decode() != name + value:
-            errors[readable] = ["Not valid UTF-8."]
-    if errors:
-        raise ValidationError(errors)
-    query: Mapping[str, Any] = LIST.load(dict(pairs))
+    given: dict[str, Any] = {}
+    for name, value in parse_qsl(text, keep_blank_values=True, errors="surrogateescape"):
+        # What is not UTF-8 becomes a list too, and its name readable for the error.
+        name, is_text = name.encode(errors="replace").decode(), _is_unicode(value)
+        given[name] = value if is_text and name not in given else [value]
+    query: Mapping[str, Any] = schema.load(given)
     return query
 
 
-def write_next(owner: str, query: Mapping[str, Any], last: TaskRow) -> str:
-    """Return the query string of the page behind the task last."""
-    parameters = {name: value for name, value in query.items() if name != "after"}
-    if "is_completed" in parameters:
-        parameters["is_completed"] = str(parameters["is_completed"]).lower()
-    key = last._mapping[query["sort"].removeprefix("-")]
-    place = orjson.dumps([write_timestamp(key) if _is_time(query) else key, last.id])
-    cursor = write_base64url(_digest(place, owner, query) + place)
-    return urlencode(parameters | {"cursor": cursor})
+def _is_unicode(text: str) -> bool:
+    return text.encode(errors="replace").decode() == text
 
 
-def _read_cursor(cursor: str, owner: str, query: Mapping[str, Any]) -> tuple[Any, str]:
-    try:
-        data = read_base64url(cursor)
-        digest, place = data[:_DIGEST_SIZE], data[_DIGEST_SIZE:]
-        if digest != _digest(place, owner, query):
-            raise ValueError
-        key, task_id = orjson.loads(place)
-        if not UUID_FORM.fullmatch(task_id) or not isinstance(key, str) or "\0" in key:
-            raise ValueError
-        return read_timestamp(key) if _is_time(query) else key, task_id
-    except (ValueError, TypeError):
-        raise ValidationError({"cursor": ["Not a cursor of this list."]}) from None
-
-
-def _digest(place: bytes, owner: str, query: Mapping[str, Any]) -> bytes:
-    scope = {name: value for name, value in query.items() if name not in ("limit", "after")}
-    return blake2b(orjson.dumps([owner, scope]) + place, digest_size=_DIGEST_SIZE).digest()
-
-
-def _is_time(query: Mapping[str, Any]) -> bool:
-    return query["sort"].removeprefix("-") in TIMES
+def answer_page(rows: Rows, following: str | None) -> Response:
+    """Return the rows as a bare array, with a Link to the next page if there is one."""
+    response = jsonify([show(row) for row in rows])
+    if following:
+        path = request.script_root + request.path.rstrip("/")
+        response.headers["Link"] = f'<{path}?{following}>; rel="next"'
+    return response

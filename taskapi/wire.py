@@ -1,29 +1,92 @@
-"""The forms that values take on the wire: JSON, timestamps, base64url and entity tags."""
+"""The forms of values on the wire: JSON, request bodies, rows, timestamps, UUIDs and entity tags."""
 
 import re
-from base64 import urlsafe_b64decode, urlsafe_b64encode
+from codecs import BOM_UTF8
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
 import orjson
+from flask import Response, request
 from flask.json.provider import JSONProvider
+from marshmallow import Schema
+from sqlalchemy import Row
 
-_ETAG = re.compile(r'[ \t]*"([^"]*)"[ \t]*')
+from taskapi.errors import ApiError
+
+MAX_BODY = 64 * 1024  # bytes; the largest task, every character escaped, is under 27 KiB
+
+UUID_FORM = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
+_ETAG = re.compile(r'[ \t]*(?:W/)?"([^"]*)"[ \t]*')
 _TIMESTAMP = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T(?:[01][0-9]|2[0-3]):[0-9]{2}:[0-9]{2}\.[0-9]{6}Z")
 
 
 class StrictJSON(JSONProvider):
-    """RFC 8259 in UTF-8 and nothing else: NaN, a lone surrogate or a nesting without end is a ValueError."""
+    """RFC 8259 in UTF-8: NaN, a lone surrogate or too deep a nesting is a ValueError."""
 
     def dumps(self, obj: Any, **kwargs: Any) -> str:
         """Return JSON text."""
         return orjson.dumps(obj, option=orjson.OPT_UTC_Z).decode()
 
     def loads(self, s: str | bytes, **kwargs: Any) -> Any:
-        """Return what JSON text or bytes stand for."""
+        """Return the value of JSON text or bytes."""
         return orjson.loads(s)
+
+    def response(self, *args: Any, **kwargs: Any) -> Response:
+        """Return an answer with the JSON of the one argument."""
+        return Response(orjson.dumps(args[0], option=orjson.OPT_UTC_Z), mimetype="application/json")
+
+
+def read_body(schema: Schema) -> dict[str, Any]:
+    """Return the request's body as the schema loads it.
+
+    Raises marshmallow.ValidationError, the 413, the 415, and the 400 for a body that is not a JSON object.
+    """
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise ApiError(415, message="Send the body without Content-Encoding.")
+    if request.mimetype != "application/json":
+        raise ApiError(415)
+    try:
+        body = orjson.loads(_read().removeprefix(BOM_UTF8))  # RFC 8259 section 8.1 lets a reader ignore a BOM
+    except ValueError:
+        body = None
+    if not isinstance(body, dict):
+        raise ApiError(400, message="Send a JSON object in UTF-8.")
+    fields: dict[str, Any] = schema.load(body)
+    return fields
+
+
+def _read() -> bytes:
+    """Return the whole body; raise ValueError for one that ends early or is badly chunked."""
+    length = request.content_length
+    if length is not None and length > MAX_BODY:
+        raise ApiError(413)
+    try:
+        data = request.get_data()
+    except Exception as error:  # each server has its own for a body that it can't read
+        raise ValueError from error
+    if len(data) > MAX_BODY:
+        raise ApiError(413)  # werkzeug cuts a chunked body off at MAX_CONTENT_LENGTH without an error
+    if length not in (None, len(data)):
+        raise ValueError
+    return data
+
+
+def show(row: Row[Any]) -> dict[str, Any]:
+    """Return a row for JSON."""
+    shown = row._asdict()
+    for name, value in shown.items():
+        if isinstance(value, datetime) and value.microsecond == 0:  # orjson would leave the fraction out
+            shown[name] = write_timestamp(value)
+    return shown
+
+
+def read_id(text: str) -> str:
+    """Return a UUID of a path in lower case; raise the 404, as a malformed id is one that does not exist."""
+    if not UUID_FORM.fullmatch(text):
+        raise ApiError(404)
+    return text.lower()
 
 
 def write_timestamp(value: datetime) -> str:
@@ -32,46 +95,33 @@ def write_timestamp(value: datetime) -> str:
 
 
 def read_timestamp(text: str) -> datetime:
-    """Return the datetime that write_timestamp made text from; raise ValueError for any other text."""
+    """Return the datetime that write_timestamp wrote; raise ValueError for any other text."""
     if not _TIMESTAMP.fullmatch(text):
         raise ValueError
     return datetime.fromisoformat(text)
 
 
-def write_base64url(data: bytes) -> str:
-    """Return base64url without padding (RFC 7515 section 2)."""
-    return urlsafe_b64encode(data).rstrip(b"=").decode()
-
-
-def read_base64url(text: str) -> bytes:
-    """Return the data that write_base64url made text from; raise ValueError for any other text."""
-    data = urlsafe_b64decode(f"{text}==")  # padding that is too much is ignored
-    if write_base64url(data) != text:
-        raise ValueError
-    return data
-
-
 def write_etag(version: datetime) -> str:
-    """Return the strong entity tag (RFC 9110 section 8.8.3) of a task that was last changed at version."""
+    """Return the strong entity tag (RFC 9110 section 8.8.3) of a row that was last changed at version."""
     return f'"{write_timestamp(version)}"'
 
 
 def read_if_match(header: str | None) -> Sequence[datetime] | None:
     """Return the versions that an If-Match header (RFC 9110 section 13.1.1) names; None for any version.
 
-    A weak or malformed tag names none.
+    A weak tag counts, as a proxy that compresses makes tags weak. A malformed one names no version.
     """
     if header is None or header.strip(" \t") == "*":
         return None
     versions = []
     for match in map(_ETAG.fullmatch, header.split(",")):
         if match:
-            with suppress(ValueError):  # of our form, but no date: 2026-02-30
+            with suppress(ValueError):
                 versions.append(read_timestamp(match[1]))
     return versions
 
 
 def if_none_match(header: str, etag: str) -> bool:
-    """Say whether an If-None-Match header (RFC 9110 section 13.1.2) matches: weakly, so W/ makes no difference."""
-    tags = [tag.strip(" \t") for tag in header.split(",")]
-    return tags == ["*"] or etag in tags or f"W/{etag}" in tags
+    """Return whether an If-None-Match header (RFC 9110 section 13.1.2) matches, by weak comparison."""
+    tags = [tag.strip(" \t").removeprefix("W/") for tag in header.split(",")]
+    return header.strip(" \t") == "*" or etag in tags

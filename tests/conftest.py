@@ -15,7 +15,7 @@ from flask.testing import FlaskClient
 from flask_migrate import upgrade
 
 from taskapi import create_app
-from taskapi.models import db
+from taskapi.database.models import db
 from tests.described import DescribedClient
 from tests.keyserver import Clock
 from tests.people import SECRET, Person
@@ -156,7 +156,7 @@ def frozen() -> Iterator[None]:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """What the key set takes for the time."""
     clock = Clock()
-    monkeypatch.setattr("taskapi.keys.monotonic", clock)
+    monkeypatch.setattr("taskapi.auth.keys.monotonic", clock)
     return clock
 
 

@@ -114,7 +114,7 @@ class KeyServer(ThreadingTCPServer):
 
 
 class Clock:
-    """Stands in for taskapi.keys.monotonic: a day passes when a test says so."""
+    """Stands in for taskapi.auth.keys.monotonic: a day passes when a test says so."""
 
     def __init__(self) -> None:
         self.now = 1_000_000.0  # the machine has been up for longer than a day

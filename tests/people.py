@@ -10,7 +10,7 @@ import jwt
 from flask import Flask
 from sqlalchemy import event, select
 
-from taskapi.models import Task, db
+from taskapi.database.models import Task, db
 
 SECRET = "a secret that only the tests know and that is long enough"
 

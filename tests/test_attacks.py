@@ -165,5 +165,5 @@ def test_database_is_down_meanwhile(app: Flask) -> None:
     response = app.test_client().get("/api/tasks", headers={"Authorization": f"Bearer {GOOD}"})
 
     assert response.status_code == 503
-    assert response.json == {"error": "The database is not available; try again.", "code": "DATABASE_ERROR"}
+    assert response.json == {"error": "The database is not available. Try again.", "code": "DATABASE_ERROR"}
     assert response.headers["Retry-After"] == "1"

@@ -4,7 +4,7 @@ import pytest
 from flask import Flask
 from sqlalchemy import event
 
-from taskapi.models import db
+from taskapi.database.models import db
 from taskapi.wire import read_base64url, write_base64url
 from tests.tokens import (
     CHALLENGE, EXPIRED, INVALID, ISSUER, ME, NO_TOKEN, NOW, USER, Members, ask, forge, me_app, refusal, whole

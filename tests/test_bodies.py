@@ -15,9 +15,9 @@ METHODS = pytest.mark.parametrize("method", ["POST", "PUT", "PATCH"])
 
 LIMIT = 64 * 1024  # bytes
 
-NO_OBJECT = 400, {"error": "The request's body must be a JSON object in UTF-8.", "code": "INVALID_REQUEST"}
-TOO_LARGE = 413, {"error": "The request's body is too large.", "code": "INVALID_REQUEST"}
-NO_JSON = 415, {"error": "The request's body must be application/json.", "code": "INVALID_REQUEST"}
+NO_OBJECT = 400, {"error": "Send a JSON object in UTF-8.", "code": "INVALID_REQUEST"}
+TOO_LARGE = 413, {"error": "The body is larger than 64 KiB.", "code": "INVALID_REQUEST"}
+NO_JSON = 415, {"error": "Send the body as application/json.", "code": "INVALID_REQUEST"}
 
 TASK = b'{"title": "Water the plants"}'
 

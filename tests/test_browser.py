@@ -113,7 +113,7 @@ def test_change_delete_and_undo(ana: User) -> None:
     answers = [(answer["status"], answer["body"]) for answer in (changed, stale, deleted, gone, undone)]
     assert answers == [
         (200, task),
-        (412, {"error": "The task has changed since that version.", "code": "INVALID_REQUEST"}),
+        (412, {"error": "This has changed since the version in If-Match.", "code": "INVALID_REQUEST"}),
         (200, task),
         (404, {"error": "There is nothing here.", "code": "NOT_FOUND"}),
         (201, task | times),
@@ -155,7 +155,7 @@ def test_absent_database_is_readable(stage: Stage, tmp_path: Path) -> None:
     with closed_port() as nobody, service(tmp_path, f"postgresql://127.0.0.1:{nobody}/x", stage.home) as server:
         answer = User(stage.page(stage.home), server.port).call("POST", body=TITLE)
 
-    error = {"error": "The database is not available; try again.", "code": "DATABASE_ERROR"}
+    error = {"error": "The database is not available. Try again.", "code": "DATABASE_ERROR"}
     assert (answer["status"], answer["headers"]["retry-after"], answer["body"]) == (503, "1", error)
 
 

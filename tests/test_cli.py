@@ -13,7 +13,7 @@ from click.testing import Result
 from flask import Flask
 from sqlalchemy import event, func, select
 
-from taskapi.models import Task, User, db
+from taskapi.database.models import Task, User, db
 from tests.people import Person
 
 

@@ -15,7 +15,7 @@ from flask import Flask
 from sqlalchemy import select
 from werkzeug.test import TestResponse
 
-from taskapi.models import User, db
+from taskapi.database.models import User, db
 from tests.people import Person
 
 MANY = 20

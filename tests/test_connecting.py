@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from taskapi.models import db
+from taskapi.database.models import db
 from tests.people import Person
 from tests.servers import Proxy
 from tests.test_faults import UNAVAILABLE
@@ -81,7 +81,7 @@ def test_silent_name_server_answers_503(make_app: MakeApp, proxy: Proxy, monkeyp
         answered.wait()
         return look_up(*args, **options)
 
-    monkeypatch.setattr("taskapi.deadline.REQUEST_LIMIT", 0.2)
+    monkeypatch.setattr("taskapi.database.engine.REQUEST_LIMIT", 0.2)
     monkeypatch.setattr("socket.getaddrinfo", hang)
     ana = Person(make_app(DATABASE_URL=proxy.url.replace("127.0.0.1", "localhost")))
     others = {*threading.enumerate()}
@@ -139,7 +139,7 @@ def test_slow_name_is_waited_for(make_app: MakeApp, proxy: Proxy, monkeypatch: p
         time.sleep(0.5)
         return look_up(*args, **options)
 
-    monkeypatch.setattr("taskapi.postgresql.LOOKUP_LIMITS", (30.0, 0.1))
+    monkeypatch.setattr("taskapi.database.postgresql.LOOKUP_LIMIT", 0.1)
     monkeypatch.setattr("socket.getaddrinfo", dawdle)
 
     assert Person(make_app(DATABASE_URL=proxy.url.replace("127.0.0.1", "localhost"))).call("GET").json == []
@@ -154,7 +154,7 @@ def test_hanging_name_is_passed_over(make_app: MakeApp, proxy: Proxy, monkeypatc
             answered.wait()
         return look_up(host, *args, **options)
 
-    monkeypatch.setattr("taskapi.postgresql.LOOKUP_LIMITS", (30.0, 0.2))
+    monkeypatch.setattr("taskapi.database.postgresql.LOOKUP_LIMIT", 0.2)
     monkeypatch.setattr("socket.getaddrinfo", hang)
     hosts = "localhost:{0},slow.invalid:{0}".format(proxy.server_address[1])
     ana = Person(make_app(DATABASE_URL=f"postgresql://postgres@{hosts}/{proxy.url.rpartition('/')[2]}"))

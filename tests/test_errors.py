@@ -8,7 +8,7 @@ from flask import Flask, abort
 from flask.testing import FlaskClient
 from sqlalchemy import text
 
-from taskapi.models import db
+from taskapi.database.models import db
 from tests.people import Person
 
 NOT_FOUND = {"error": "There is nothing here.", "code": "NOT_FOUND"}

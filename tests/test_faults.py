@@ -12,14 +12,14 @@ import pytest
 from flask import Flask, jsonify
 from sqlalchemy import delete, text
 
-from taskapi.database import run
-from taskapi.models import User, db
+from taskapi.database.engine import run
+from taskapi.database.models import User, db
 from tests.people import Person
 from tests.servers import PATIENCE, closed_port, silent_server
 
 pytestmark = pytest.mark.own_database
 
-UNAVAILABLE = {"error": "The database is not available; try again.", "code": "DATABASE_ERROR"}
+UNAVAILABLE = {"error": "The database is not available. Try again.", "code": "DATABASE_ERROR"}
 FAULT = {"error": "Something went wrong on our side.", "code": "DATABASE_ERROR"}
 OWN_CONNECTIONS = "FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'taskapi'"
 HANG_UP = f"SELECT pg_terminate_backend(pid, 5000) {OWN_CONNECTIONS}"
@@ -86,7 +86,7 @@ def test_dead_connections_are_replaced(ana: Person, execute: Execute) -> None:
 def locked(ana: Person, postgresql_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The path of a task whose row somebody else has locked, while a request may wait for a second."""
     path = f"/api/tasks/{ana.make()['id']}"
-    monkeypatch.setattr("taskapi.deadline.REQUEST_LIMIT", 1.0)
+    monkeypatch.setattr("taskapi.database.engine.REQUEST_LIMIT", 1.0)
     connection = psycopg2.connect(postgresql_url)
     with connection.cursor() as cursor:
         cursor.execute("SELECT * FROM tasks FOR UPDATE")
@@ -128,7 +128,7 @@ def test_deadline_costs_no_other_connection(app: Flask, ana: Person, locked: str
 
 def test_deadline_is_the_requests(app: Flask, ana: Person, monkeypatch: pytest.MonkeyPatch) -> None:
     """Several statements share one limit."""
-    monkeypatch.setattr("taskapi.deadline.REQUEST_LIMIT", 0.4)
+    monkeypatch.setattr("taskapi.database.engine.REQUEST_LIMIT", 0.4)
     show(app, *["SELECT 1 FROM pg_sleep(0.25)"] * 2)
 
     assert answer_to(ana, "GET", "/run") == (503, UNAVAILABLE, "1")
@@ -136,8 +136,8 @@ def test_deadline_is_the_requests(app: Flask, ana: Person, monkeypatch: pytest.M
 
 def test_wait_for_a_connection_counts(make_app: Callable[..., Flask], monkeypatch: pytest.MonkeyPatch) -> None:
     """A request's time for the database begins before it has a connection."""
-    monkeypatch.setattr("taskapi.database.POOL_SIZE", 1)
-    monkeypatch.setattr("taskapi.deadline.REQUEST_LIMIT", 1.0)
+    monkeypatch.setattr("taskapi.database.engine.POOL_SIZE", 1)
+    monkeypatch.setattr("taskapi.database.engine.REQUEST_LIMIT", 1.0)
     app = make_app()
     show(app, "SELECT 1 FROM pg_sleep(0.6)")
     with app.app_context():
@@ -149,7 +149,7 @@ def test_wait_for_a_connection_counts(make_app: Callable[..., Flask], monkeypatc
 
 def test_outside_a_request_there_is_no_deadline(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
     """A migration, a seed or an export may take as long as it needs."""
-    monkeypatch.setattr("taskapi.deadline.REQUEST_LIMIT", 0.0)
+    monkeypatch.setattr("taskapi.database.engine.REQUEST_LIMIT", 0.0)
 
     with app.app_context():
         assert db.session.scalar(text("SELECT 1 FROM pg_sleep(0.1)")) == 1
@@ -157,8 +157,8 @@ def test_outside_a_request_there_is_no_deadline(app: Flask, monkeypatch: pytest.
 
 def test_used_up_pool_answers_503(make_app: Callable[..., Flask], monkeypatch: pytest.MonkeyPatch) -> None:
     """Who finds no free connection is not kept waiting for long; when there is one, all is well."""
-    monkeypatch.setattr("taskapi.database.POOL_SIZE", 1)
-    monkeypatch.setattr("taskapi.database.POOL_TIMEOUT", 0.1)
+    monkeypatch.setattr("taskapi.database.engine.POOL_SIZE", 1)
+    monkeypatch.setattr("taskapi.database.engine.POOL_TIMEOUT", 0.1)
     app = make_app()
     ana = Person(app)
 
@@ -177,7 +177,7 @@ def test_unreachable_server_answers_503(
     make_app: Callable[..., Flask], monkeypatch: pytest.MonkeyPatch, server: Callable[[], Any]
 ) -> None:
     """Nobody listens, or somebody who never says a word: connecting is part of what is limited."""
-    monkeypatch.setattr("taskapi.deadline.REQUEST_LIMIT", 0.3)
+    monkeypatch.setattr("taskapi.database.engine.REQUEST_LIMIT", 0.3)
     with server() as port:
         ana = Person(make_app(DATABASE_URL=f"postgresql://somebody:password@127.0.0.1:{port}/taskapi"))
 
@@ -249,7 +249,7 @@ def test_statement_always_in_somebodys_way_answers_503(
     app: Flask, ana: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not for ever."""
-    monkeypatch.setattr("taskapi.deadline.REQUEST_LIMIT", 0.4)
+    monkeypatch.setattr("taskapi.database.engine.REQUEST_LIMIT", 0.4)
     show(app, "DO $$ BEGIN RAISE '' USING ERRCODE = '40001'; END $$")
 
     assert answer_to(ana, "GET", "/run") == (503, UNAVAILABLE, "1")

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from taskapi.schemas import UPDATE
+from taskapi.tasks.schemas import UPDATE
 from tests.people import Person
 
 # A refusal never reaches the database, so one is enough.

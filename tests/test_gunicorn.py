@@ -26,8 +26,8 @@ BEARER = f"Bearer {make_token(email='ana@example.com')}"
 FIELDS = f"Host: test\r\nContent-Type: application/json\r\nAuthorization: {BEARER}\r\n".encode()
 HEAD = b"POST /api/tasks HTTP/1.1\r\nConnection: close\r\n" + FIELDS
 TASK = b'{"title": "Water the plants"}'
-TOO_LARGE = ("The request's body is too large.", "INVALID_REQUEST")
-NO_JSON = ("The request's body must be a JSON object in UTF-8.", "INVALID_REQUEST")
+TOO_LARGE = ("The body is larger than 64 KiB.", "INVALID_REQUEST")
+NO_JSON = ("Send a JSON object in UTF-8.", "INVALID_REQUEST")
 BAD_TOKEN = ("The token is not valid.", "INVALID_TOKEN")
 
 

@@ -12,8 +12,8 @@ from flask.testing import FlaskClient
 from sqlalchemy import event, text
 
 from taskapi import create_app
-from taskapi.database import MIGRATIONS
-from taskapi.models import db
+from taskapi.database.engine import MIGRATIONS
+from taskapi.database.models import db
 from tests.people import SECRET
 from tests.servers import closed_port, silent_server
 
@@ -21,8 +21,8 @@ pytestmark = pytest.mark.own_database
 
 OK = {"status": "ok"}
 HEAD = str(ScriptDirectory(str(MIGRATIONS)).get_current_head())
-NOT_CURRENT = {"error": "The schema is not current, or not readable: flask db upgrade.", "code": "DATABASE_ERROR"}
-NOT_AVAILABLE = {"error": "The database is not available; try again.", "code": "DATABASE_ERROR"}
+NOT_CURRENT = {"error": "The database schema is not current. Run: flask db upgrade", "code": "DATABASE_ERROR"}
+NOT_AVAILABLE = {"error": "The database is not available. Try again.", "code": "DATABASE_ERROR"}
 
 
 def execute(app: Flask, *statements: str) -> None:

@@ -119,7 +119,7 @@ def app(server: KeyServer) -> Flask:
 
 
 def _warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage()[:13] for record in caplog.records if record.name == "taskapi.keys"]
+    return [record.getMessage()[:13] for record in caplog.records if record.name == "taskapi.auth.keys"]
 
 
 @pytest.mark.parametrize("answer", ANSWERS.values(), ids=ANSWERS)
@@ -155,7 +155,7 @@ def test_outage_is_logged_with_its_reason(
     server.answer = answer
 
     assert ask(app, TOKEN).json == NO_KEYS
-    assert [record.getMessage() for record in caplog.records if record.name == "taskapi.keys"] == [
+    assert [record.getMessage() for record in caplog.records if record.name == "taskapi.auth.keys"] == [
         f"no keys from {server.url}: {reason}"
     ]
 
@@ -266,7 +266,7 @@ def test_request_says_no_more_than_it_has_to(app: Flask, server: KeyServer) -> N
 
 def test_https_is_https(server: KeyServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keys that anybody on the way could have changed are never taken for it."""
-    monkeypatch.setattr("taskapi.keys.FETCH_LIMIT", 0.2)
+    monkeypatch.setattr("taskapi.auth.keys.WAIT_LIMIT", 0.2)
     app = me_app(JWT_JWKS_URL=server.url.replace("http:", "https:"), JWT_ISSUER=ISSUER)
 
     assert (ask(app, TOKEN).status_code, server.asked) == (503, [])

@@ -260,7 +260,7 @@ def test_late_answer_is_better_than_none(
     server: KeyServer, app: Flask, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where there are no keys, those of a fetch that was given up count; an endpoint may always be slow."""
-    monkeypatch.setattr("taskapi.keys.FETCH_LIMIT", 0.2)
+    monkeypatch.setattr("taskapi.auth.keys.WAIT_LIMIT", 0.2)
     server.answer = hang
     assert ask(app, KNOWN).json == NO_KEYS
     clock.now += 4
@@ -305,7 +305,7 @@ def test_request_waits_no_longer_than_the_limit(
     server: KeyServer, app: Flask, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not even for a fetch that does not end at its own, as where a name takes long to resolve."""
-    monkeypatch.setattr("taskapi.keys.FETCH_LIMIT", 0.2)
+    monkeypatch.setattr("taskapi.auth.keys.WAIT_LIMIT", 0.2)
     server.answer = hang
     began = time.monotonic()
 

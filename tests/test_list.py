@@ -5,7 +5,7 @@ from urllib.parse import quote
 import pytest
 from sqlalchemy import text
 
-from taskapi.models import db
+from taskapi.database.models import db
 from tests.conftest import POSTGRESQL_ALONE
 from tests.people import Person
 

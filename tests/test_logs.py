@@ -12,7 +12,7 @@ import pytest
 from flask import Flask
 from sqlalchemy import text
 
-from taskapi.models import db
+from taskapi.database.models import db
 from tests.people import SECRET, Person, make_token
 from tests.servers import copy_project, run, serving
 

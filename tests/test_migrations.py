@@ -17,8 +17,8 @@ from flask_migrate import downgrade, revision, stamp, upgrade
 from sqlalchemy import delete, inspect, select, text
 from sqlalchemy.exc import IntegrityError, OperationalError
 
-from taskapi.database import MIGRATIONS
-from taskapi.models import Task, User, db
+from taskapi.database.engine import MIGRATIONS
+from taskapi.database.models import Task, User, db
 from tests.people import SECRET, Person
 from tests.servers import copy_project, run
 

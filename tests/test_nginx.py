@@ -20,7 +20,7 @@ AT_ONCE, RATE, UNDER_WAY = 101, 50, 100
 PRIVATE = ["/", "/api", "/readyz", "/readyz/", "/metrics", "/metrics/", "/api/../metrics", "//metrics", "/%6detrics"]
 LIMIT = {"error": "Too many requests; try again.", "code": "INVALID_REQUEST"}
 NOTHING = {"error": "There is nothing here.", "code": "NOT_FOUND"}
-TOO_LARGE = {"error": "The request's body is too large.", "code": "INVALID_REQUEST"}
+TOO_LARGE = {"error": "The body is larger than 64 KiB.", "code": "INVALID_REQUEST"}
 BAD = {"error": "The request can't be taken.", "code": "INVALID_REQUEST"}
 AWAY = {"error": "The service is not available; try again.", "code": "INTERNAL_ERROR"}
 

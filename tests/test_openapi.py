@@ -15,7 +15,7 @@ from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from taskapi import REQUEST_HEADERS, RESPONSE_HEADERS, schemas
-from taskapi.config import MAX_BODY
+from taskapi.wire import MAX_BODY
 from taskapi.errors import Code
 from taskapi.openapi import describe
 from tests.people import Person

@@ -15,7 +15,7 @@ from tests.people import Person
 REFUSAL = {
     "error": "Some fields break a rule.",
     "code": "VALIDATION_ERROR",
-    "details": {"cursor": ["Not a cursor of this list."]},
+    "details": {"cursor": ["Give one cursor from a Link header of this list."]},
 }
 NOW = "2026-01-01T00:00:00.000000Z"
 ANY_ID = "0f8fad5b-d9cb-469f-a165-70867728950e"

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import delete, insert
 
-from taskapi.models import Task, User, db
+from taskapi.database.models import Task, User, db
 from tests.people import Person
 from tests.test_paging import following
 

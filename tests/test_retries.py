@@ -14,7 +14,7 @@ from tests.servers import Proxy
 
 pytestmark = pytest.mark.own_database
 
-UNAVAILABLE = {"error": "The database is not available; try again.", "code": "DATABASE_ERROR"}
+UNAVAILABLE = {"error": "The database is not available. Try again.", "code": "DATABASE_ERROR"}
 COUNT_CHANGES = """
     CREATE TABLE changes (what text);
     CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS

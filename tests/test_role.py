@@ -12,7 +12,7 @@ from psycopg2.errors import InsufficientPrivilege
 
 from taskapi import create_app
 from taskapi.openapi import describe
-from taskapi.schemas import UPDATE
+from taskapi.tasks.schemas import UPDATE
 from tests.conftest import dispose
 from tests.people import SECRET, Person
 from tests.servers import PROJECT

@@ -11,10 +11,10 @@ import pytest
 from flask import Flask
 from sqlalchemy import event, select
 
-from taskapi.models import User, db
+from taskapi.database.models import User, db
 from tests.people import Person
 
-UNAVAILABLE = {"error": "The database is not available; try again.", "code": "DATABASE_ERROR"}
+UNAVAILABLE = {"error": "The database is not available. Try again.", "code": "DATABASE_ERROR"}
 FAULT = {"error": "Something went wrong on our side.", "code": "DATABASE_ERROR"}
 NEW = {"title": "Feed the cat"}
 
@@ -44,7 +44,7 @@ def test_locked_file_answers_503_to_writers(
     make_app: Callable[..., Flask], monkeypatch: pytest.MonkeyPatch, ana: Person, locked: None
 ) -> None:
     """A writer waits for the other no longer than it may; readers do not wait at all."""
-    monkeypatch.setattr("taskapi.deadline.REQUEST_LIMIT", 0.1)
+    monkeypatch.setattr("taskapi.database.engine.REQUEST_LIMIT", 0.1)
     caller = Person(make_app(), sub=ana.id, email="ana@example.com")
 
     began = time.monotonic()
@@ -117,7 +117,7 @@ def test_search_that_takes_too_long_answers_503(app: Flask, monkeypatch: pytest.
     with app.app_context():
         assert app.test_cli_runner().invoke(args=["seed", "ana@example.com", "--count", "2000"]).exit_code == 0
         owner = db.session.scalars(select(User.id)).one()
-    monkeypatch.setattr("taskapi.deadline.REQUEST_LIMIT", 0.0)
+    monkeypatch.setattr("taskapi.database.engine.REQUEST_LIMIT", 0.0)
 
     response = Person(app, sub=owner).call("GET", "/api/tasks?q=nothing+like+it")
 

@@ -9,10 +9,11 @@ import pytest
 from flask import Flask
 from sqlalchemy import text
 
-from taskapi import models, store
-from taskapi.database import AUTOCOMMIT, run
-from taskapi.models import db
-from taskapi.schemas import TaskSchema
+from taskapi.database import models
+from taskapi.tasks import statements
+from taskapi.database.engine import AUTOCOMMIT, run
+from taskapi.database.models import db
+from taskapi.tasks.schemas import TaskSchema
 from tests.conftest import POSTGRESQL_ALONE
 from tests.people import Person, listening
 from tests.servers import Proxy

@@ -8,7 +8,7 @@ import pytest
 from flask import Flask
 from sqlalchemy.exc import StatementError
 
-from taskapi.models import Task, User, db
+from taskapi.database.models import Task, User, db
 from tests.people import Person
 
 TOKYO = timezone(timedelta(hours=9))

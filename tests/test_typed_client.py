@@ -104,7 +104,7 @@ def test_typed_client_works(project: Path, server: Server, tmp_path: Path) -> No
                     "Must be one line with a character that can be seen, and without U+202D or U+202E.",
                 ],
                 "missing": [404, "NOT_FOUND", "This task is gone."],
-                "overtaken": [412, "INVALID_REQUEST", "The task has changed since that version."],
+                "overtaken": [412, "INVALID_REQUEST", "This has changed since the version in If-Match."],
                 "stranger": [401, "UNAUTHORIZED", "Please sign in."],
                 "impostor": [401, "INVALID_TOKEN", "Please sign in."],
             },

@@ -10,7 +10,7 @@ import time_machine
 from tests.people import Person
 
 NOT_FOUND = {"error": "There is nothing here.", "code": "NOT_FOUND"}
-STALE = {"error": "The task has changed since that version.", "code": "INVALID_REQUEST"}
+STALE = {"error": "This has changed since the version in If-Match.", "code": "INVALID_REQUEST"}
 METHODS = pytest.mark.parametrize("method", ["PUT", "PATCH"])
 
 

@@ -4,7 +4,7 @@ import pytest
 from flask import Flask
 from sqlalchemy import delete, select
 
-from taskapi.models import Task, User, db
+from taskapi.database.models import Task, User, db
 from tests.people import Person
 
 

@@ -30,7 +30,7 @@ NOWHERE = "postgresql://127.0.0.1:1/nothing"  # where no database is: nothing he
 NO_TOKEN = {"error": "Send a bearer token.", "code": "UNAUTHORIZED"}
 INVALID = {"error": "The token is not valid.", "code": "INVALID_TOKEN"}
 EXPIRED = {"error": "The token has expired.", "code": "TOKEN_EXPIRED"}
-NO_KEYS = {"error": "There are no keys to verify tokens with; try again.", "code": "INTERNAL_ERROR"}
+NO_KEYS = {"error": "The keys that verify tokens are not available. Try again.", "code": "INTERNAL_ERROR"}
 CHALLENGE = 'Bearer realm="taskapi", error="invalid_token"'
 
 Members = Mapping[str, Any]

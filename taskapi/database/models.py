@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from uuid import uuid4
 
 from flask_sqlalchemy import SQLAlchemy
-from sqlalchemy import DateTime, Dialect, ForeignKey, Index, MetaData, Table, Text, Uuid
+from sqlalchemy import ColumnElement, DateTime, Dialect, ForeignKey, Index, MetaData, Table, Text, Uuid, bindparam
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
@@ -26,19 +26,19 @@ db = SQLAlchemy(model_class=Base)
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """An aware datetime in UTC on every database; SQLite, which stores no time zone, holds it naive."""
+    """An aware datetime in UTC; SQLite, which has no time zones, stores it naive."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Take aware datetimes of any zone; a naive one raises ValueError, as nobody knows what it means."""
+        """Take an aware datetime of any zone; raise ValueError for a naive one."""
         if value is not None and value.tzinfo is None:
             raise ValueError("a naive datetime")
         return value and value.astimezone(UTC)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Return UTC, whatever the session's time zone is."""
+        """Return UTC, in every time zone of the session."""
         return value and (value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC))
 
 
@@ -47,7 +47,7 @@ def _now() -> datetime:
 
 
 class User(db.Model):  # type: ignore[misc,name-defined]  # Flask-SQLAlchemy makes the base at run time
-    """Somebody that a token named; the address is the newest that a token showed, and identifies nobody."""
+    """A user. The email is the newest that a token showed; it is informational and never used for lookup."""
 
     __tablename__ = "users"
 
@@ -56,11 +56,11 @@ class User(db.Model):  # type: ignore[misc,name-defined]  # Flask-SQLAlchemy mak
 
 
 class Task(db.Model):  # type: ignore[misc,name-defined]
-    """One user's task.
+    """A task of one user.
 
-    The owner is part of the key: nobody can name a task without its owner, ids of other users are free, and the
-    table can be partitioned or distributed by user_id as it is. updated_at is the version. The defaults are for the
-    shell; requests bring all values along.
+    The owner is part of the key: a task can't be named without its owner, two users may use the same id, and the table
+    can be partitioned or distributed by user_id. updated_at is the version. The defaults are for flask shell; a request
+    gives all values.
     """
 
     __tablename__ = "tasks"
@@ -80,3 +80,8 @@ class Task(db.Model):  # type: ignore[misc,name-defined]
 
 USERS: Table = User.__table__
 TASKS: Table = Task.__table__
+
+
+def owned(table: Table) -> ColumnElement[bool]:
+    """Return the condition that a row belongs to the user who asks; database.engine.run gives owner its value."""
+    return table.c.user_id == bindparam("owner")

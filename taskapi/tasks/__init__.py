@@ -1,0 +1,1 @@
+"""Tasks: the blueprint, its schemas, and its owner-scoped statements."""
