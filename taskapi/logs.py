@@ -10,7 +10,7 @@ from traceback import format_tb
 from typing import Any
 from uuid import uuid4
 
-from flask import Flask, Response, current_app, g, has_request_context, request
+from flask import Flask, Response, g, has_request_context, request
 from pythonjsonlogger.orjson import OrjsonFormatter
 from sqlalchemy.exc import DBAPIError
 
@@ -18,6 +18,7 @@ from taskapi.config import LOG_LINE
 
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+DETAILS = ("milliseconds", "statements", "refused", "error", "traceback")
 QUIET = ("health", "metrics")  # blueprints that are asked every few seconds
 
 log = logging.getLogger(__name__)
@@ -28,7 +29,9 @@ def init_app(app: Flask) -> None:
     handler = logging.StreamHandler(sys.stdout)
     handler.name = __name__
     handler.addFilter(_add_request_id)
-    handler.setFormatter(_readable() if app.debug else OrjsonFormatter(**LOG_LINE))
+    line = "{asctime} {levelname} {request_id} {message}"
+    readable = ReadableFormatter(line, style="{", defaults={"request_id": "-"})
+    handler.setFormatter(readable if app.debug else OrjsonFormatter(**LOG_LINE))
     root = logging.getLogger()
     root.handlers = [*(other for other in root.handlers if other.name != __name__), handler]
     for logger in (root, app.logger):  # Flask would set the app's own to DEBUG in debug mode
@@ -39,12 +42,16 @@ def init_app(app: Flask) -> None:
     app.after_request(_end)
 
 
-def _readable() -> logging.Formatter:
-    line = "{asctime} {levelname} {request_id} {message}"
-    formatter = logging.Formatter(line, style="{", defaults={"request_id": "-"})
-    formatter.converter = time.gmtime
-    formatter.default_time_format, formatter.default_msec_format = "%Y-%m-%dT%H:%M:%S", "%s.%03dZ"
-    return formatter
+class ReadableFormatter(logging.Formatter):
+    """A line for people, with what else is told of a request behind its message."""
+
+    converter = time.gmtime  # type: ignore[assignment]  # typeshed leaves out its default argument
+    default_time_format, default_msec_format = "%Y-%m-%dT%H:%M:%S", "%s.%03dZ"
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        told = [f" {name}={record.__dict__[name]}" for name in DETAILS if name in record.__dict__]
+        return "".join([super().format(record), *told])
 
 
 def _add_request_id(record: logging.LogRecord) -> bool:
@@ -54,24 +61,24 @@ def _add_request_id(record: logging.LogRecord) -> bool:
 
 
 def _begin() -> None:
-    given = request.headers.get("X-Request-ID", "")
-    g.request_id = given if REQUEST_ID.fullmatch(given) else uuid4().hex
-    g.began = perf_counter()
+    state, given = g._get_current_object(), request.headers.get("X-Request-ID", "")
+    state.request_id = given if REQUEST_ID.fullmatch(given) else uuid4().hex
+    state.began = perf_counter()
 
 
-def known_method() -> str:
-    """Return the request's method, or "other" for one that the client made up."""
-    return request.method if request.method in METHODS else "other"
+def known_method(method: str) -> str:
+    """Return a request's method, or "other" for one that the client made up."""
+    return method if method in METHODS else "other"
 
 
 def _end(response: Response) -> Response:
     """Log the request: what was asked, for how long, by which user, and what went wrong, without its content."""
-    state, status = g._get_current_object(), response.status_code
-    response.headers["X-Request-ID"] = state.request_id
+    state, rule, status = g._get_current_object(), request.url_rule, response.status_code
+    response.headers.add("X-Request-ID", state.request_id)
     level = _level(status)
     if not log.isEnabledFor(level):
         return response
-    method, route = known_method(), request.url_rule.rule if request.url_rule else None
+    method, route = known_method(request.method), rule.rule if rule else None
     fields: dict[str, Any] = {
         "request_id": state.request_id,
         "method": method,
@@ -87,12 +94,7 @@ def _end(response: Response) -> Response:
         fields["error"] = _name(state.error)
         if status == HTTPStatus.INTERNAL_SERVER_ERROR:
             fields["traceback"] = _stack(state.error)
-    message = f"{method} {route or '-'} {status}"
-    if current_app.debug:  # a line for people shows nothing but its message
-        told = [f"{fields['milliseconds']} ms, statements: {fields['statements']}"]
-        told += [f"{name}: {fields[name]}" for name in ("refused", "error", "traceback") if name in fields]
-        message = "\n".join([f"{message} {told[0]}", *told[1:]])
-    log.log(level, message, extra=fields)
+    log.log(level, f"{method} {route or '-'} {status}", extra=fields)
     return response
 
 

@@ -48,7 +48,7 @@ def init_app(app: Flask) -> None:
     @app.after_request
     def count(response: Response) -> Response:
         """Count and time the request."""
-        route, method = request.url_rule.rule if request.url_rule else "none", known_method()
+        route, method = request.url_rule.rule if request.url_rule else "none", known_method(request.method)
         answered.labels(route, method, response.status_code).inc()
         timed.labels(route, method).observe(perf_counter() - g.began)
         retries.inc(g.get("retries", 0))

@@ -52,8 +52,9 @@ def _refusal(code: Code, message: str, challenge: str = f'{CHALLENGE}, error="in
 
 def keep_private(response: Response) -> Response:
     """Keep answers out of shared caches and from being read as another media type."""
-    response.headers.add("Vary", "Origin")
-    response.headers["X-Content-Type-Options"] = "nosniff"
+    headers = response.headers
+    headers.add("Vary", "Origin")
+    headers.add("X-Content-Type-Options", "nosniff")
     if needs_token(request.path):
-        response.headers["Cache-Control"] = "private, no-cache"
+        headers["Cache-Control"] = "private, no-cache"
     return response

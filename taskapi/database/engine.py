@@ -1,11 +1,10 @@
 """The engines, and run(), which executes every statement of a request."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from sqlite3 import Connection as SQLiteConnection
-from threading import BoundedSemaphore
+from threading import Semaphore
 from time import monotonic, sleep
 from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
@@ -36,7 +35,8 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 UUID_OID = 2950  # in PostgreSQL's pg_type
 READ_ONLY = "25006"  # read_only_sql_transaction: what a primary answers once it has become a standby
 
-_shares: WeakValueDictionary[str, BoundedSemaphore] = WeakValueDictionary()
+# Each user's share, for as long as a request of theirs holds it.
+_shares: WeakValueDictionary[str, Semaphore] = WeakValueDictionary()
 
 
 class Answer(NamedTuple):
@@ -54,30 +54,21 @@ def run(statement: Executable, **parameters: Any) -> Answer:
     """
     request = g._get_current_object()
     request.statements = request.get("statements", 0) + 1
+    owner = request.user.id if "user" in request else ""
     deadline = DEADLINE.set(request.setdefault("database_deadline", monotonic() + REQUEST_LIMIT))
+    share = _shares.get(owner) or _shares.setdefault(owner, Semaphore(SHARE))
     try:
-        if "user" not in request:
-            return _run(statement, parameters, request)
-        parameters["owner"] = request.user.id
-        with _share(request.user.id):
-            return _run(statement, parameters, request)
+        if not share.acquire(timeout=POOL_TIMEOUT):
+            raise PoolTimeoutError("This user's requests hold their share of the connections.")
+        try:
+            return _execute(statement, parameters | {"owner": owner}, request)
+        finally:
+            share.release()
     finally:
         DEADLINE.reset(deadline)
 
 
-@contextmanager
-def _share(user: str) -> Iterator[None]:
-    """Hold one of the user's connections, so that one user can't take them all."""
-    share = _shares.get(user) or _shares.setdefault(user, BoundedSemaphore(SHARE))
-    if not share.acquire(timeout=POOL_TIMEOUT):
-        raise PoolTimeoutError("This user's requests hold their share of the connections.")
-    try:
-        yield
-    finally:
-        share.release()
-
-
-def _run(statement: Executable, parameters: dict[str, Any], request: Any) -> Answer:
+def _execute(statement: Executable, parameters: dict[str, Any], request: Any) -> Answer:
     repeated = False
     while True:
         try:
@@ -99,7 +90,8 @@ def init_app(app: Flask) -> None:
     options = _engine_options(app.config["DATABASE_URL"])
     app.config["SQLALCHEMY_ENGINE_OPTIONS"] = options
     # The timeout is SQLite's, for locks.
-    request_options = {"isolation_level": "AUTOCOMMIT", "connect_args": {"timeout": 0}}
+    request_options: dict[str, Any] = {"isolation_level": "AUTOCOMMIT", "connect_args": {"timeout": 0}}
+    request_options |= {"skip_autocommit_rollback": True, "pool_reset_on_return": None}  # there is nothing to roll back
     app.config["SQLALCHEMY_BINDS"] = {AUTOCOMMIT: options | request_options}
     db.init_app(app)
     Migrate(app, db, directory=str(MIGRATIONS))
@@ -111,7 +103,8 @@ def init_app(app: Flask) -> None:
 
 def _engine_options(url: str) -> dict[str, Any]:
     # LIFO keeps few connections busy, so that a pooler can close the others.
-    options = {"pool_size": POOL_SIZE, "max_overflow": 0, "pool_timeout": POOL_TIMEOUT, "pool_use_lifo": True}
+    options: dict[str, Any] = {"pool_size": POOL_SIZE, "max_overflow": 0, "pool_timeout": POOL_TIMEOUT}
+    options["pool_use_lifo"] = True
     if url.startswith("sqlite:"):
         return options | {"url": url}
     return options | {"url": "postgresql+psycopg2://", "creator": partial(connect, url)}
