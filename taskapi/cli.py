@@ -1,7 +1,7 @@
 """flask token and flask seed."""
 
 from datetime import UTC, datetime, timedelta
-from uuid import uuid4, uuid5
+from uuid import uuid5
 
 import click
 import jwt
@@ -70,21 +70,14 @@ def seed(email: str, count: int) -> None:
             db.session.merge(User(id=owner, email=email))
             db.session.flush()
         now = datetime.now(UTC)
-        for start in range(0, count, BATCH):
-            rows = [_task(owner, number, now) for number in range(start, min(start + BATCH, count))]
+        for start in range(1, count + 1, BATCH):
+            rows = [_task(owner, number, now) for number in range(start, min(start + BATCH, count + 1))]
             db.session.execute(insert(Task), rows)
     click.echo(f"{count} tasks for {email}.")
 
 
 def _task(owner: str, number: int, now: datetime) -> dict[str, object]:
     made = now - timedelta(minutes=number)
-    note = f"A note on task {number + 1}." if number % 3 == 0 else None
-    return {
-        "user_id": owner,
-        "id": str(uuid4()),
-        "title": f"Task {number + 1}",
-        "description": note,
-        "is_completed": number % 4 == 3,
-        "created_at": made,
-        "updated_at": made,
-    }
+    note, is_completed = f"A note on task {number}.", number % 4 == 0
+    row = {"user_id": owner, "title": f"Task {number}", "description": note, "is_completed": is_completed}
+    return row | {"created_at": made, "updated_at": made}

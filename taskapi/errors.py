@@ -12,16 +12,8 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from werkzeug.exceptions import HTTPException
 
-Code = Literal[
-    "UNAUTHORIZED",
-    "INVALID_TOKEN",
-    "TOKEN_EXPIRED",
-    "VALIDATION_ERROR",
-    "INVALID_REQUEST",
-    "NOT_FOUND",
-    "INTERNAL_ERROR",
-    "DATABASE_ERROR",
-]
+Code = Literal["UNAUTHORIZED", "INVALID_TOKEN", "TOKEN_EXPIRED", "VALIDATION_ERROR", "INVALID_REQUEST", "NOT_FOUND",
+               "INTERNAL_ERROR", "DATABASE_ERROR"]
 
 SENTENCES = {
     404: "There is nothing here.",
@@ -66,10 +58,8 @@ class ApiError(Exception):
 
 
 def _code(status: int) -> Code:
-    if status == 401:
-        return "UNAUTHORIZED"
-    if status == 404:
-        return "NOT_FOUND"
+    if status in (401, 404):
+        return "NOT_FOUND" if status == 404 else "UNAUTHORIZED"
     return "INVALID_REQUEST" if status < 500 else "INTERNAL_ERROR"
 
 
