@@ -26,7 +26,8 @@ BOOLEAN_MESSAGE = "Give true or false."
 UUID_MESSAGE = "Give a UUID."
 
 
-def _say(message: str) -> dict[str, Any]:
+def say(message: str) -> dict[str, Any]:
+    """Return marshmallow's error_messages for a field that says this of a missing, null or mistyped value."""
     return dict.fromkeys(("required", "null", "invalid"), message)
 
 
@@ -67,7 +68,7 @@ class TaskSchema(Schema):
 
     id = UuidText(
         load_default=lambda: str(uuid4()),
-        error_messages=_say(UUID_MESSAGE),
+        error_messages=say(UUID_MESSAGE),
         metadata={"format": "uuid", "example": "0f8fad5b-d9cb-469f-a165-70867728950e"},
     )
     user_id = UuidText(
@@ -80,7 +81,7 @@ class TaskSchema(Schema):
             Length(min=1, max=MAX_TITLE, error=TITLE_MESSAGE),
             Regexp(TITLE_PATTERN, error="Give a title of one line, without control characters."),
         ],
-        error_messages=_say(TITLE_MESSAGE),
+        error_messages=say(TITLE_MESSAGE),
         metadata={
             "description": "One line. Surrounding whitespace is trimmed before the characters are counted.",
             "example": "Water the plants",
@@ -93,11 +94,11 @@ class TaskSchema(Schema):
             Length(max=MAX_DESCRIPTION, error=DESCRIPTION_MESSAGE),
             Regexp(TEXT_PATTERN, error="Give a description without control characters."),
         ],
-        error_messages=_say(DESCRIPTION_MESSAGE),
+        error_messages=say(DESCRIPTION_MESSAGE),
         metadata={"description": "Kept as it is.", "example": None},
     )
     is_completed = JsonBoolean(
-        load_default=False, error_messages=_say(BOOLEAN_MESSAGE), metadata={"example": False}
+        load_default=False, error_messages=say(BOOLEAN_MESSAGE), metadata={"example": False}
     )
     created_at = fields.AwareDateTime(
         dump_only=True, metadata={"description": "UTC, in microseconds.", "example": "2026-11-20T22:16:00.022621Z"}
@@ -125,12 +126,12 @@ LIST = query_schema(
     is_completed=fields.Boolean(
         truthy={"true"},
         falsy={"false"},
-        error_messages=_say(BOOLEAN_MESSAGE),
+        error_messages=say(BOOLEAN_MESSAGE),
         metadata={"description": "Only tasks with this done mark."},
     ),
     q=fields.String(
         validate=[Length(min=1, max=MAX_Q, error=Q_MESSAGE), Regexp(TEXT_PATTERN, error=Q_MESSAGE)],
-        error_messages=_say(Q_MESSAGE),
+        error_messages=say(Q_MESSAGE),
         metadata={"description": "Only tasks whose title or description contains this, in upper or lower case."},
     ),
 )

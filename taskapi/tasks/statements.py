@@ -1,20 +1,17 @@
-"""The statements on tasks and on their owner's row, each within the caller's rows; a request usually runs one."""
+"""The statements on tasks, each within the caller's; a request usually runs one."""
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any
 
-from psycopg2.errors import ForeignKeyViolation
-from sqlalchemy import Dialect, Executable, Row, Text, and_, bindparam, delete, func, or_, select, update
-from sqlalchemy.dialects.postgresql import insert  # SQLite's ON CONFLICT is the same
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import Dialect, Executable, Row, Text, bindparam, delete, or_, update
 from sqlalchemy.types import TypeDecorator
 
-from taskapi.database.engine import Answer, run
-from taskapi.database.models import TASKS, USERS, owned
+from taskapi.database.engine import run
+from taskapi.database.models import TASKS
+from taskapi.database.rows import OwnedRows
 from taskapi.errors import ApiError
 from taskapi.paging import Listing
 from taskapi.tasks.schemas import CREATE, LIST
@@ -35,32 +32,7 @@ class Containing(TypeDecorator[str]):
 
 
 COLUMNS = [TASKS.c[name] for name in CREATE.fields]  # what a task shows
-NAMED = and_(owned(TASKS), TASKS.c.id == bindparam("task_id"))
-AT_VERSION = TASKS.c.updated_at.in_(bindparam("versions", expanding=True))
-
-SELECT_TASK = select(*COLUMNS).where(NAMED)
-DELETE_TASK = delete(TASKS).where(NAMED).returning(*COLUMNS)
-DELETE_VERSION = DELETE_TASK.where(AT_VERSION)
-
-# The INSERT adds nothing if the task exists, or if the owner's row is missing or lacks the token's email. The owner's
-# id comes from that row, so that Citus runs the statement on one shard.
-EMAIL = bindparam("shown_email", type_=USERS.c.email.type)
-VALUES = {column.name: bindparam(f"new_{column.name}", type_=column.type) for column in COLUMNS}
-OWNER_IS_CURRENT = and_(USERS.c.id == bindparam("owner"), or_(EMAIL.is_(None), USERS.c.email == EMAIL))
-INSERT_TASK = (
-    insert(TASKS)
-    .from_select([*VALUES], select(*(VALUES | {"user_id": USERS.c.id}).values()).where(OWNER_IS_CURRENT))
-    .on_conflict_do_nothing(index_elements=TASKS.primary_key)
-    .returning(*COLUMNS)
-)
-
-# An email belongs to the user whose token presented it last.
-RELEASE_EMAIL = update(USERS).where(USERS.c.email == EMAIL, USERS.c.id != bindparam("owner")).values(email=None)
-INSERT_USER = insert(USERS).values(id=bindparam("owner"), email=EMAIL)
-SAVE_USER = INSERT_USER.on_conflict_do_update(
-    index_elements=USERS.primary_key, set_={"email": func.coalesce(INSERT_USER.excluded.email, USERS.c.email)}
-)
-
+TASK_ROWS = OwnedRows(COLUMNS)
 SOUGHT = bindparam("q", type_=Containing)
 TASK_LIST = Listing(
     COLUMNS,
@@ -71,63 +43,21 @@ TASK_LIST = Listing(
     },
 )
 
-
-def select_task(task_id: str) -> TaskRow | None:
-    """Return the caller's task, or None."""
-    rows = run(SELECT_TASK, task_id=task_id).rows
-    return rows[0] if rows else None
-
-
-def require_task(task_id: str) -> TaskRow:
-    """Return the caller's task; raise the 404."""
-    task = select_task(task_id)
-    if task is None:
-        raise ApiError(404)
-    return task
+AT_VERSION = TASKS.c.updated_at.in_(bindparam("versions", expanding=True))
+DELETE_TASK = delete(TASKS).where(TASK_ROWS.named).returning(*COLUMNS)
+DELETE_VERSION = DELETE_TASK.where(AT_VERSION)
 
 
 def insert_task(values: Mapping[str, Any], email: str | None) -> tuple[TaskRow, bool]:
     """Return the caller's task with the id in values, and whether this call made it."""
     now = datetime.now(UTC)
-    row = {**values, "created_at": now, "updated_at": now}
-    parameters = {f"new_{name}": value for name, value in row.items()}
-    shown = email
-    while True:
-        rows, repeated = _insert(parameters, shown)
-        if rows:
-            return rows[0], True
-        task = select_task(values["id"])
-        if task is not None:
-            return task, repeated and task.created_at == now
-        save_owner(email)
-        shown = None  # another user may have presented the email since; this task does not wait for it
-
-
-def _insert(parameters: Mapping[str, Any], email: str | None) -> Answer:
-    try:
-        return run(INSERT_TASK, shown_email=email, **parameters)
-    except IntegrityError as error:
-        if not isinstance(error.orig, ForeignKeyViolation):
-            raise
-        return Answer((), False)  # the owner's row was deleted while the statement waited for it
-
-
-def save_owner(email: str | None) -> None:
-    """Write the caller's row, with the email that the token shows."""
-    # Not one transaction: two users who swap emails would wait for each other. A fault between the statements leaves an
-    # email with no user, which is true: a token has shown that its old holder has lost it.
-    for statement in (SAVE_USER, RELEASE_EMAIL, SAVE_USER):
-        with suppress(IntegrityError):  # another user holds the email
-            run(statement, shown_email=email)
-            if statement is SAVE_USER:
-                return
-    run(SAVE_USER, shown_email=None)
+    return TASK_ROWS.insert({**values, "created_at": now, "updated_at": now}, email)
 
 
 @cache
 def _update(fields: Collection[str], conditional: bool) -> Executable:
     values: dict[str, Any] = {field: bindparam(f"new_{field}") for field in fields}
-    statement = update(TASKS).where(NAMED, TASKS.c.updated_at < bindparam("now")).returning(*COLUMNS)
+    statement = update(TASKS).where(TASK_ROWS.named, TASKS.c.updated_at < bindparam("now")).returning(*COLUMNS)
     return (statement.where(AT_VERSION) if conditional else statement).values(updated_at=bindparam("now"), **values)
 
 
@@ -142,10 +72,10 @@ def change_task(task_id: str, changes: Mapping[str, Any], versions: Sequence[dat
     if versions is not None:
         parameters["versions"] = versions
     while True:
-        rows, repeated = run(statement, task_id=task_id, now=now, **parameters)
+        rows, repeated = run(statement, row_id=task_id, now=now, **parameters)
         if rows:
             return rows[0]
-        task = require_task(task_id)
+        task = TASK_ROWS.require(task_id)
         if repeated and task.updated_at == now:
             return task  # the first run had made the change before its connection died
         if versions is not None and task.updated_at not in versions:
@@ -156,12 +86,12 @@ def change_task(task_id: str, changes: Mapping[str, Any], versions: Sequence[dat
 def remove_task(task_id: str, versions: Sequence[datetime] | None) -> TaskRow:
     """Delete the task, if it is at one of versions (None: at any), and return it as it was; raise the 404 or 412."""
     if versions is None:
-        rows = run(DELETE_TASK, task_id=task_id).rows
+        rows = run(DELETE_TASK, row_id=task_id).rows
     else:
-        rows = run(DELETE_VERSION, task_id=task_id, versions=versions).rows
+        rows = run(DELETE_VERSION, row_id=task_id, versions=versions).rows
     if rows:
         return rows[0]
     if versions is not None:
-        require_task(task_id)
+        TASK_ROWS.require(task_id)
         raise ApiError(412)
     raise ApiError(404)

@@ -1,7 +1,7 @@
 """The endpoints of tasks."""
 
-from datetime import datetime
 from collections.abc import Sequence
+from datetime import datetime
 
 from flask import Blueprint, Response, g, jsonify, request
 
@@ -35,7 +35,7 @@ def create_task() -> Response:
 @bp.get("/<task_id>")
 def get_task(task_id: str) -> Response:
     """Return a task, or 304 if the client has this version of it."""
-    response = _answer(statements.require_task(read_id(task_id)))
+    response = _answer(statements.TASK_ROWS.require(read_id(task_id)))
     if if_none_match(request.headers.get("If-None-Match", ""), response.headers["ETag"]):
         response.status_code = 304  # werkzeug sends it without a body
     return response
