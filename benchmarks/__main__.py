@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from benchmarks import compare, failover, fairness, faults, profile, running, scale, tokens
-from benchmarks.service import ROOT, WORKERS, Options, commit, progress
+from benchmarks.service import ROOT, WORKERS, Options, commit, has_own_environment, progress
 
 README = Path(__file__).with_name("README.md")
 PACKAGES = "flask sqlalchemy psycopg2-binary gunicorn gevent fastapi sqlmodel uvicorn psycopg".split()
@@ -42,11 +42,12 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=5, help="seconds of each run (5)")
     parser.add_argument("--tasks", type=int, default=10_000_000, help="scale: tasks in the large table (10,000,000)")
     parser.add_argument("--share", type=float, default=1, help="of faults and requests that are counted (1: all)")
-    parser.add_argument("--write", action="store_true", help="put the result into benchmarks/README.md")
+    parser.add_argument("--write", action="store_true", help="write into benchmarks/README.md, and the chart")
     given = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that it cleans up as Ctrl-C does
     against = given.against and given.against.resolve()
-    options = Options(given.of.resolve(), against, given.rounds, given.seconds, given.tasks, given.share)
+    measures = given.rounds, given.seconds, given.tasks, given.share
+    options = Options(given.of.resolve(), against, *measures, given.write)
     runs = [(name, options) for name in ([*BENCHMARKS] if given.what == "all" else [given.what])]
     if given.what == "all":
         runs[0] = ("compare", options._replace(against=None))
@@ -66,6 +67,9 @@ def _provenance(title: str, options: Options) -> str:
     at += f", Python {platform.python_version()}"
     if title in ("compare", "against", "scale", "tokens"):
         at += f"; {options.rounds} rounds of {options.seconds} s: medians (least to most)"
+    if title == "against" and options.against:
+        own = "a .venv of its own" if has_own_environment(options.against) else "the same environment"
+        at += f"; the other checkout in {own}"
     if title == "compare":
         at += "; " + ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     return at + "."

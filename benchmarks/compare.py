@@ -44,7 +44,7 @@ class Observed(NamedTuple):
 
 
 def measure(options: Options) -> str:
-    """Measure all endpoints of all services, interleaved; return the tables, and draw the chart of the peers."""
+    """Measure all endpoints of all services, interleaved; return the tables."""
     ours = taskapi(options.of)
     others = [taskapi(options.against, f"taskapi at {commit(options.against)}")] if options.against else peers()
     contenders = [ours, *others]
@@ -53,7 +53,7 @@ def measure(options: Options) -> str:
         observed = _observe(contenders, urls, path, servers)
         runs = _load(contenders, urls, path, options)
     names = [each.name for each in contenders]
-    if not options.against:
+    if options.write and not options.against:
         _draw(runs, names)
     return _tables(runs, observed, names)
 

