@@ -145,6 +145,7 @@ def drill(options: Options) -> str:
     with postgresql() as (path, servers):
         create(servers, "taskapi", options.of)
         url = servers.failover_url("taskapi")
+        restarts, failovers = options.count(RESTARTS), options.count(FAILOVERS)
         with service(taskapi(options.of), url, path) as served, writing(served) as writers:
             lines = [kill_connections(servers, options.count(KILLS))]
             for _ in range(kills):
@@ -152,8 +153,8 @@ def drill(options: Options) -> str:
             for _ in range(rolls):
                 roll(served)
             lines.append(f"{kills} workers killed, all workers replaced {rolls} times by SIGHUP")
-            lines.append(back(served, options.count(RESTARTS), "restarts", lambda n: restart(servers, n)))
-            lines.append(back(served, options.count(FAILOVERS), "failovers", lambda n: fail_over(servers)))
+            lines.append(back(served, restarts, "database restarts", lambda n: restart(servers, n)))
+            lines.append(back(served, failovers, "failovers to the standby", lambda n: fail_over(servers)))
         return report(servers.execute, writers, lines)
 
 
