@@ -57,7 +57,7 @@ def main() -> None:
         text = f"{_provenance(title, each)}\n\n{(BENCHMARKS | APART)[name](each)}\n"
         progress("")
         print(text, flush=True)
-        if given.write:
+        if given.write and name != "profile":
             write(title, text)
 
 
