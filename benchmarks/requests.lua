@@ -1,5 +1,6 @@
 -- Sends one request again and again, with the id of a random task in place of {id}; DELETE names each task once.
--- Arguments: method, path, body, number of tasks, number of threads. The last line of output is JSON.
+-- Arguments: method, path, body, number of tasks, number of threads, a file with a token per line, which take turns.
+-- The last line of output is JSON.
 
 local threads = 0
 
@@ -12,11 +13,13 @@ function init(args)
   method, path, tasks, step = args[1], args[2], tonumber(args[4]), tonumber(args[5])
   body = args[3] ~= "" and args[3] or nil
   following = number
-  math.randomseed(number)
-  if not path:find("{id}", 1, true) then
-    local fixed = wrk.format(method, path, nil, body)
-    request = function() return fixed end
+  bearers = {}
+  for token in io.lines(args[6]) do
+    bearers[#bearers + 1] = "Bearer " .. token
   end
+  turn = math.floor(#bearers / step) * number -- each thread begins in another place
+  wrk.headers["Content-Type"] = "application/json"
+  math.randomseed(number)
 end
 
 function request()
@@ -25,6 +28,8 @@ function request()
     id = following
     following = following + step -- the other threads have those between
   end
+  turn = turn % #bearers + 1
+  wrk.headers["Authorization"] = bearers[turn]
   local named = path:gsub("{id}", string.format("00000000-0000-4000-8000-%012x", id))
   return wrk.format(method, named, nil, body)
 end

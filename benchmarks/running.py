@@ -1,29 +1,28 @@
-"""Does a start take long, and do reloads, upgrades of the schema and stops fail a request?"""
+"""Does a start take long, do reloads, upgrades of the schema and stops fail a request, and does a worker grow?"""
 
 import shutil
 import signal
-import threading
 import time
-from collections import Counter
-from contextlib import closing, suppress
-from http.client import HTTPConnection, HTTPException
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 
-from benchmarks.data import fill, token
-from benchmarks.faults import is_ready, until
-from benchmarks.servers import ROOT, TASKAPI, Service, folder, migrate, postgresql, service
+from benchmarks.load import CREATE, GET, LIST, REQUESTS, UPDATE, Client, answers, at_work, run, seen
+from benchmarks.service import WORKERS, Contender, Options, Service, create, fill, migrate, postgresql, progress
+from benchmarks.service import service, taskapi, token, until
 
 CLIENTS, PACE = 10, 0.05  # seconds between two requests of one client: 200 requests/s in all
 STARTS, RELOADS = 7, 5
 TASKS, ROWS = 10_000, 1_000_000  # of the one who asks, and of all
+FEW, MANY = 2_000, 200_000  # requests per worker
 
-# As the README has one write it: what the code before it does not know may be empty.
+# What the code before it does not know may be empty.
 MIGRATION = """
 import sqlalchemy as sa
 from alembic import op
 
-revision, down_revision = "0002", "0001"
+revision, down_revision = "{number:04}", "{head:04}"
 
 
 def upgrade():
@@ -35,121 +34,103 @@ def downgrade():
 """
 
 
-class Client(threading.Thread):
-    """Somebody who asks at an even pace over one connection, opens a new one when told to, and repeats nothing."""
-
-    def __init__(self, port: int, stop: threading.Event) -> None:
-        super().__init__()
-        self.connection, self.stopped = HTTPConnection("127.0.0.1", port, timeout=20), stop
-        self.seen: Counter[str] = Counter()
-
-    def run(self) -> None:
-        """Ask until told to stop, or refused at the door."""
-        headers = {"Authorization": f"Bearer {token()}"}
-        began = time.monotonic()
-        while not self.stopped.is_set():
-            try:
-                self.connection.request("GET", "/api/tasks?limit=20", headers=headers)
-                response = self.connection.getresponse()
-                response.read()
-                self.seen[str(response.status)] += 1
-            except ConnectionRefusedError:
-                break  # not sent, so not failed: the door is closed
-            except (OSError, HTTPException):
-                self.connection.close()
-                self.seen["failed"] += 1
-            began += PACE
-            time.sleep(max(0.0, began - time.monotonic()))
-        self.connection.close()
-
-
-def measure() -> str:
-    """Return what was seen, as lines."""
-    with folder() as path, postgresql(path) as create_database:
-        url = create_database("running")
-        fill(url, ROWS, TASKS)
-        starts = [_start(url, path) for _ in range(STARTS)]
-        spread = f"{min(starts):.2f} to {max(starts):.2f}, {STARTS} starts"
-        with service(TASKAPI, url, path) as served:
-            until(lambda: is_ready(served.port))
-            lines = [f"start to first answer: {median(starts):.2f} s ({spread})", _reload(served)]
-            lines += [_migrate(served, url, path, step) for step in ("upgrade", "downgrade")]
-            return "\n".join([*lines, _stop(served)])
+def measure(options: Options) -> str:
+    """Return what was seen at starts, reloads, migrations and the stop, as lines."""
+    ours, reloads, rows = taskapi(options.of), options.count(RELOADS), options.count(ROWS)
+    with postgresql() as (path, servers):
+        url = create(servers, "taskapi", options.of)
+        fill(url, rows, options.count(TASKS))
+        starts = [_start(ours, url, path) for _ in range(options.count(STARTS))]
+        lines = [f"start to first answer: {median(starts):.2f} s ({min(starts):.2f} to {max(starts):.2f})"]
+        scripts = _scripts(options.of, path)
+        with service(ours, url, path) as served:
+            until(served.is_ready)
+            with _crowd(served, lines, f"{reloads} times SIGHUP"):
+                for _ in range(reloads):
+                    _reload(served)
+            for step in ("upgrade", "downgrade"):
+                with _crowd(served, lines, f"flask db {step} of {rows:,} tasks"):
+                    time.sleep(1)
+                    began = time.monotonic()
+                    migrate(options.of, url, step, "-d", str(scripts))
+                    lines.append(f"    took {time.monotonic() - began:.1f} s; /readyz {served.get('/readyz')}")
+                    time.sleep(1)
+            with _crowd(served, lines, "SIGTERM"):
+                time.sleep(2)
+                lines.append(_stop(served))
+    return "```\n" + "\n".join(lines) + "\n```"
 
 
-def _start(url: str, path: Path) -> float:
+@contextmanager
+def _crowd(served: Service, lines: list[str], what: str) -> Iterator[None]:
+    """Clients at work meanwhile; what they saw becomes a line."""
+    request = REQUESTS[LIST]._replace(token=token())
+    clients = [Client(served, lambda: request, PACE) for _ in range(CLIENTS)]
+    place = len(lines)
+    with at_work(clients):
+        yield
+    counted = seen(clients)
+    rate = f"{CLIENTS / PACE:.0f} requests/s"
+    lines.insert(place, f"{what} under {rate}: {answers(counted)}; {counted['failed']} failed")
+
+
+def _start(ours: Contender, url: str, path: Path) -> float:
     began = time.monotonic()
-    with service(TASKAPI, url, path) as served:
-        until(lambda: is_ready(served.port))
+    with service(ours, url, path) as served:
+        until(served.is_ready)
         return time.monotonic() - began
 
 
-def _reload(served: Service) -> str:
-    with _Crowd(served) as crowd:
-        for _ in range(RELOADS):
-            before = served.process.children()
-            served.process.send_signal(signal.SIGHUP)
-            until(lambda: not any(worker.is_running() for worker in before))
-            time.sleep(1)
-    return f"{RELOADS} times SIGHUP under {crowd}"
+def _reload(served: Service) -> None:
+    before = served.process.children()
+    served.process.send_signal(signal.SIGHUP)
+    until(lambda: not any(worker.is_running() for worker in before))
+    time.sleep(1)
 
 
-def _migrate(served: Service, url: str, path: Path, step: str) -> str:
-    scripts = shutil.copytree(ROOT / "taskapi" / "migrations", path / "migrations", dirs_exist_ok=True)
-    (scripts / "versions" / "0002_due_on.py").write_text(MIGRATION)
-    with _Crowd(served) as crowd:
-        time.sleep(1)
-        began = time.monotonic()
-        migrate(url, step, "-d", str(scripts))
-        seconds = time.monotonic() - began
-        time.sleep(1)
-    return f"flask db {step} of {ROWS:,} tasks in {seconds:.1f} s under {crowd}; /readyz {_readyz(served.port)}"
+def _scripts(checkout: Path, path: Path) -> Path:
+    """Return a copy of the migrations with one more."""
+    (migrations,) = (found.parent for found in (checkout / "taskapi").glob("**/migrations/env.py"))
+    scripts = shutil.copytree(migrations, path / "migrations")
+    head = max(int(script.name[:4]) for script in (scripts / "versions").glob("[0-9]*.py"))
+    (scripts / "versions" / f"{head + 1:04}_due_on.py").write_text(MIGRATION.format(number=head + 1, head=head))
+    return scripts
 
 
 def _stop(served: Service) -> str:
-    with _Crowd(served) as crowd:
-        time.sleep(2)
-        began = time.monotonic()
-        served.process.send_signal(signal.SIGTERM)
-        until(lambda: _readyz(served.port) != "200")
-        announced = time.monotonic() - began
-        until(lambda: _readyz(served.port) == "refused")
-        closed = time.monotonic() - began
-        served.process.wait(20)
-        gone = time.monotonic() - began
-    times = f"/readyz 503 after {announced:.2f} s, door closed after {closed:.2f} s, gone after {gone:.2f} s"
-    return f"SIGTERM under {crowd}; {times}"
+    """Tell it to stop, and return how long what takes."""
+    began = time.monotonic()
+    served.process.send_signal(signal.SIGTERM)
+    until(lambda: served.get("/readyz") != 200)
+    announced = time.monotonic() - began
+    until(lambda: served.get("/readyz") == 0)
+    closed = time.monotonic() - began
+    served.process.wait(20)
+    gone = time.monotonic() - began
+    return f"    /readyz not ready after {announced:.2f} s, no answer after {closed:.2f} s, gone after {gone:.2f} s"
 
 
-def _readyz(port: int) -> str:
-    with closing(HTTPConnection("127.0.0.1", port, timeout=5)) as connection, suppress(ConnectionResetError):
-        try:
-            connection.request("GET", "/readyz")
-            return str(connection.getresponse().status)
-        except ConnectionRefusedError:
-            return "refused"
-    return "cut off"
+def memory(options: Options) -> str:
+    """Return what the workers hold after a few and after many requests, all endpoints in turn."""
+    few, many = options.count(FEW), options.count(MANY)
+    with postgresql() as (path, servers):
+        url = create(servers, "taskapi", options.of)
+        fill(url, TASKS, TASKS)
+        with service(taskapi(options.of), url, path) as served:
+            until(lambda: len(served.process.children()) == int(WORKERS))
+            before, after = _held(served, few, 1), _held(served, many, 5)
+    times = ", ".join(f"{large / small:.3f}" for small, large in zip(before, after, strict=True))
+    kib = [", ".join(f"{size // 1024:,}" for size in sizes) for sizes in (before, after)]
+    text = f"Resident memory of each worker: {kib[0]} KiB after {few:,} requests, {kib[1]} KiB after {many:,}"
+    return f"{text}; {times} times as much."
 
 
-class _Crowd:
-    """Clients at work; as text, what they saw."""
-
-    def __init__(self, served: Service) -> None:
-        self.stop = threading.Event()
-        self.clients = [Client(served.port, self.stop) for _ in range(CLIENTS)]
-
-    def __enter__(self) -> "_Crowd":
-        self.began = time.monotonic()
-        for client in self.clients:
-            client.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.stop.set()
-        for client in self.clients:
-            client.join()
-        self.seconds = time.monotonic() - self.began
-
-    def __str__(self) -> str:
-        seen = sum((client.seen for client in self.clients), Counter())
-        return f"{1 / PACE * CLIENTS:.0f} requests/s: {dict(seen)}, failed {seen['failed']}"
+def _held(served: Service, requests: int, seconds: int) -> list[int]:
+    """Return the bytes that each worker holds after so many requests of each."""
+    workers = served.process.children()
+    done = 0.0
+    while done < requests * len(workers):
+        for endpoint in (LIST, GET, CREATE, UPDATE):
+            done += run(served, REQUESTS[endpoint], seconds, TASKS, [token()]).rate * seconds
+            progress(f"{done:,.0f} of {requests * len(workers):,} requests")
+    return [worker.memory_info().rss for worker in workers]
