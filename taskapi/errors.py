@@ -64,7 +64,7 @@ def _code(status: int) -> Code:
 
 
 def init_app(app: Flask) -> None:
-    """Answer whatever is raised, on any path, in the one shape."""
+    """Answer everything that is raised, on any path, in the one shape."""
     app.register_error_handler(ApiError, _answer)
     app.register_error_handler(HTTPException, _http)
     app.register_error_handler(ValidationError, _validation)
