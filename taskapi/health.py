@@ -32,7 +32,8 @@ def healthz() -> Response:
 @bp.get("/readyz")
 def readyz() -> Response:
     """The database answers and has the schema of this code, and the process is not about to stop."""
-    if current_app.config.get("DRAINING"):  # gunicorn.conf.py says so
+    draining = current_app.config.get("DRAINING")  # a byte shared with gunicorn's master (gunicorn.conf.py)
+    if draining and draining[0]:
         raise ApiError(503, "INTERNAL_ERROR", "This process is about to stop.")
     g.database_deadline = monotonic() + READY_LIMIT
     try:
