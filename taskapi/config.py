@@ -34,6 +34,16 @@ MAX_PORT = 65535
 _PUBLIC_FORM = re.compile(r"^(?:\[?\s*\{|ssh-|ecdsa-sha2-)|----[- ]BEGIN")
 
 
+# What a line of the log looks like: python-json-logger's OrjsonFormatter(**LOG_LINE) gives the time in UTC (ISO 8601),
+# the level and the message, then the fields of the record.
+LOG_LINE: dict[str, Any] = {
+    "fmt": ["levelname", "message"],
+    "rename_fields": {"levelname": "level", "exc_info": "traceback"},
+    "timestamp": "time",
+    "defaults": {"time": None},  # which comes first
+}
+
+
 class SettingsError(SystemExit):
     """A setting that stops the start: one line names it, never its value, and the exit status is 1."""
 
