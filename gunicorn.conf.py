@@ -20,6 +20,7 @@ from dotenv import load_dotenv
 from gevent.server import StreamServer
 from gevent.socket import socket
 from gunicorn.glogging import Logger
+from gunicorn.util import close_graceful
 from gunicorn.workers.ggevent import GeventWorker
 from pythonjsonlogger.orjson import OrjsonFormatter
 
@@ -71,7 +72,7 @@ control_socket_disable = True
 # A response is written to a buffer, which sendfile would overtake.
 sendfile = False
 MAX_UNSENT = 64 * 1024  # bytes
-MAX_DRAIN, MAX_DRAIN_SECONDS = 16 * 1024 * 1024, 2  # of a body that the service did not read
+MAX_DRAIN = 16 * 1024 * 1024  # bytes of a body that the service did not read; a client gets 2 seconds to send them
 
 
 class Connection(socket):
@@ -102,10 +103,10 @@ class Connection(socket):
             super().sendall(data)
 
     def close(self) -> None:
-        """Send the buffered data: gunicorn's own refusals end here."""
+        """Send the buffered data and close as gunicorn's other workers do: unread data would reset the connection."""
         with suppress(OSError):
             self.flush()
-        super().close()
+        close_graceful(super(), max_drain=MAX_DRAIN)
 
 
 class DrainingServer(StreamServer):
@@ -138,16 +139,11 @@ class Worker(GeventWorker):
         super(GeventWorker, self).handle(listener, connection, addr)  # GeventWorker's would remove the limit
 
     def handle_request(self, listener_name: Any, request: Any, client: Any, addr: Any) -> Any:
-        """Answer, and read the rest of a body: if it stays unread, a close resets the answer. Not without end."""
+        """Answer one request."""
         try:
             return super().handle_request(listener_name, request, client, addr)
         finally:
             client.flush()
-            with suppress(Exception), gevent.Timeout(MAX_DRAIN_SECONDS, False):
-                for _ in range(MAX_DRAIN // MAX_UNSENT):
-                    if not request.body.read(MAX_UNSENT):
-                        return
-            request.force_close()
 
 
 worker_class = Worker
