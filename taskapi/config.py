@@ -27,6 +27,7 @@ LOG_LINE: dict[str, Any] = {
     "fmt": ["levelname", "message"],
     "rename_fields": {"levelname": "level", "exc_info": "traceback"},
     "timestamp": "time",
+    "defaults": {"time": None},  # which comes first
 }
 
 _TRUE = {"1", "t", "true", "y", "yes", "on"}  # of FLASK_DEBUG, as the flask command reads it

@@ -61,7 +61,7 @@ def test_it_serves_until_it_is_told_to_stop(server: Server, tmp_path: Path) -> N
     server.process.terminate()
 
     assert server.process.wait(PATIENCE) == 0
-    assert "FairWorker" in server.stdout.read_text()
+    assert "Using worker: Worker" in server.stdout.read_text()
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", server.port)).close()
     made = {path.name for path in tmp_path.rglob("*") if not path.is_symlink()}

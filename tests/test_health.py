@@ -91,7 +91,9 @@ def test_readyz_takes_the_next_schema(app: Flask, steps: int, status: int) -> No
 
 def test_readyz_answers_503_before_a_stop(app: Flask) -> None:
     """Whatever the database says: nobody should come here any more."""
-    app.config["DRAINING"] = True
+    app.config["DRAINING"] = draining = bytearray(1)
+    assert ready(app)[0] == 200
+    draining[0] = 1
 
     assert ready(app) == (503, {"error": "This process is about to stop.", "code": "INTERNAL_ERROR"})
 
