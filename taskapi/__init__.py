@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from flask import Flask, Response, request
 from flask_cors import CORS
 
-from taskapi import cli, config, database, docs, errors, health, keys, logs, metrics, tasks
+from taskapi import cli, config, database, errors, health, keys, logs, metrics, openapi, tasks
 from taskapi.wire import StrictJSON
 
 REQUEST_HEADERS = ["Authorization", "Content-Type", "If-Match", "If-None-Match", "X-Request-ID"]
@@ -32,7 +32,9 @@ def create_app(settings: Mapping[str, str] | None = None) -> Flask:
 
     app.register_blueprint(tasks.bp)
     app.register_blueprint(health.bp)
-    app.register_blueprint(docs.bp)
+    app.register_blueprint(openapi.bp)
+    if app.debug:
+        app.register_blueprint(openapi.development)
     metrics.init_app(app)
     cli.init_app(app)
     return app
