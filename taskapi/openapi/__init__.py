@@ -7,31 +7,20 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import flask_swagger_ui
 import yaml
 from apispec.ext.marshmallow.openapi import OpenAPIConverter
-from flask import Blueprint, Response, current_app, jsonify, redirect, request
-from marshmallow import Schema
-from werkzeug.wrappers import Response as Redirect
+from flask import Blueprint, Response, current_app, jsonify, request, send_from_directory
+from flask_swagger_ui import __file__ as swagger_ui
 
-from taskapi.errors import ApiError
 from taskapi.schemas import CREATE, LIST, UPDATE
 
-# What openapi.yaml refers to, or leaves out, because the schemas say it: answers and bodies by the name of their
-# component, queries by path.
-ANSWERS = {"Task": CREATE}
-BODIES = {"NewTask": CREATE, "TaskChanges": UPDATE}
+# What openapi.yaml leaves to the schemas: the fields of components, and the parameters of lists by path.
+FIELDS = {"Task": CREATE.fields, "NewTask": CREATE.load_fields, "TaskChanges": UPDATE.load_fields}
 QUERIES = {"/api/tasks": LIST}
 
 HERE = Path(__file__).resolve().parent
-PAGE = (HERE / "page.html").read_text("utf-8")
 EXAMPLE = HERE.parents[1] / "docs" / "example.html"
-
-# The files of Swagger UI that the page loads, in memory: they are sent whole.
-UI = {
-    name: Path(flask_swagger_ui.__file__).with_name("dist").joinpath(name).read_bytes()
-    for name in ("swagger-ui.css", "swagger-ui-bundle.js")
-}
+INLINE = re.compile("<(?:script|style)>(.*?)</(?:script|style)>", re.DOTALL)
 
 bp = Blueprint("openapi", __name__, url_prefix="/api")
 development = Blueprint("development", __name__)  # create_app registers it in debug mode only
@@ -46,72 +35,49 @@ def describe() -> dict[str, Any]:
     converter = OpenAPIConverter(document["openapi"], lambda schema: None, None)  # type: ignore[arg-type]
     for path, query in QUERIES.items():
         document["paths"][path]["get"]["parameters"] = converter.schema2parameters(query, location="query")
-    for name, schema in (ANSWERS | BODIES).items():
-        document["components"]["schemas"][name] = _object(converter, schema, is_body=name in BODIES)
+    converter.attribute_functions.remove(converter.field2default)  # makes generators require the key
+    for name, fields in FIELDS.items():
+        properties = {key: converter.field2property(field) for key, field in fields.items()}
+        component = document["components"]["schemas"][name]
+        component["properties"] = properties | component.get("properties", {})
     return document
-
-
-def _object(converter: OpenAPIConverter, schema: Schema, is_body: bool) -> dict[str, Any]:
-    """Describe an answer, or a body: there read-only fields are ignored, and a partial one changes at least one other."""
-    ignored = [name for name, field in schema.fields.items() if is_body and name not in schema.load_fields]
-    properties = {name: converter.field2property(field) for name, field in schema.fields.items()}
-    for described in properties.values():
-        described.pop("default", None)  # generators would require the key
-    described = {"type": "object", "properties": properties | dict.fromkeys(ignored, {"description": "Ignored."})}
-    described["additionalProperties"] = False
-    if not is_body:
-        return described | {"required": [*properties]}
-    if schema.partial:
-        return described | {"not": {"propertyNames": {"enum": ignored}}}
-    return described | {"required": [name for name, field in schema.load_fields.items() if field.required]}
 
 
 @bp.get("/openapi.json")
 def openapi() -> Response:
-    """The OpenAPI document, with the path that the service is mounted under."""
+    """The OpenAPI document. Its server is the path that the service is mounted under."""
     return jsonify(describe() | {"servers": [{"url": request.script_root or "/"}]})
 
 
 @bp.get("/docs")
 def docs() -> Response:
-    """The page; in debug mode it keeps the token when it is loaded again."""
-    return _page(PAGE.replace("persistAuthorization: false", f"persistAuthorization: {str(current_app.debug).lower()}"))
+    """The page. In debug mode it keeps the token when it is reloaded."""
+    return _page(HERE / "page.html", f"persistAuthorization: {str(current_app.debug).lower()}")
 
 
-@bp.get("/docs/ui/<name>")
+@bp.get("/docs/ui/<any('swagger-ui.css', 'swagger-ui-bundle.js'):name>")
 def file(name: str) -> Response:
-    """One of the page's files, or 304 if the browser has it."""
-    if name not in UI:
-        raise ApiError(404, "NOT_FOUND")
-    response = Response(UI[name], mimetype="text/css" if name.endswith("css") else "text/javascript")
-    response.set_etag(sha256(UI[name]).hexdigest())
-    response.headers["Cache-Control"] = "no-cache"
-    if request.if_none_match.contains_weak(response.get_etag()[0]):
-        response.status_code = 304
-    return response
+    """One of the page's files. A browser keeps it for an hour."""
+    return send_from_directory(Path(swagger_ui).with_name("dist"), name, conditional=False, max_age=3600)
 
 
 @development.get("/")
-def home() -> Redirect:
-    """The page."""
-    return redirect(f"{request.script_root}/api/docs")
+def home() -> Response:
+    """A redirect to the page."""
+    return Response(status=302, headers={"Location": f"{request.script_root}/api/docs"})
 
 
 @development.get("/example")
 def example() -> Response:
     """The example front end."""
-    return _page(EXAMPLE.read_text("utf-8"))
+    return _page(EXAMPLE)
 
 
-def _page(html: str) -> Response:
-    """A page that runs its own inline script and style, loads files from here, calls this API, and does nothing else."""
+def _page(path: Path, setting: str = "") -> Response:
+    """Answer with a page that may run its own script and style, load files from here and call this API; no more."""
+    html = path.read_text("utf-8").replace("persistAuthorization: false", setting)
     # W3C CSP Level 3, section 2.3.1.
-    script, style = (
-        b64encode(sha256(re.search(f"<{tag}>(.*?)</{tag}>", html, re.DOTALL)[1].encode()).digest()).decode()
-        for tag in ("script", "style")
-    )
-    policy = (
-        f"default-src 'none'; script-src 'self' 'sha256-{script}'; style-src 'self' 'sha256-{style}'; img-src data:; "
-        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    )
+    own = " ".join(f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'" for text in INLINE.findall(html))
+    sources = f"default-src 'none'; script-src 'self' {own}; style-src 'self' {own}; connect-src 'self'; img-src data:"
+    policy = f"{sources}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     return Response(html, mimetype="text/html", headers={"Content-Security-Policy": policy})
