@@ -35,7 +35,9 @@ def create_app(settings: Mapping[str, str] | None = None) -> Flask:
 
     app.register_blueprint(tasks.bp)
     app.register_blueprint(health.bp)
-    openapi.init_app(app)
+    app.register_blueprint(openapi.bp)
+    if app.debug:
+        app.register_blueprint(openapi.development)
     metrics.init_app(app)
 
     cli.init_app(app)

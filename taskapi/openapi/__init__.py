@@ -1,103 +1,83 @@
-"""The OpenAPI 3.1 description of the API: openapi.yaml, with fields and limits as the schemas have them."""
+"""The API's description, as an OpenAPI 3.1 document and as a page to read and try it."""
 
 import re
 from base64 import b64encode
-from collections.abc import Collection
 from functools import cache
-from pathlib import Path
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
-import flask_swagger_ui
 import yaml
-from flask import Blueprint, Flask, Response, jsonify, request
 from apispec.ext.marshmallow.openapi import OpenAPIConverter
+from flask import Blueprint, Response, current_app, jsonify, request, send_from_directory
+from flask_swagger_ui import __file__ as swagger_ui
 
-from taskapi.errors import ApiError
-from taskapi.wire import if_none_match
-from taskapi.tasks.schemas import CREATE, LIST, UPDATE, TaskSchema
+from taskapi.tasks.schemas import CREATE, LIST, UPDATE
+
+# What openapi.yaml leaves to the schemas: the fields of components, and the parameters of lists by path.
+FIELDS = {"Task": CREATE.fields, "NewTask": CREATE.load_fields, "TaskChanges": UPDATE.load_fields}
+QUERIES = {"/api/tasks": LIST}
+
+HERE = Path(__file__).resolve().parent
+EXAMPLE = HERE.parents[1] / "docs" / "example.html"
+INLINE = re.compile("<(?:script|style)>(.*?)</(?:script|style)>", re.DOTALL)
+
+bp = Blueprint("openapi", __name__, url_prefix="/api")
+development = Blueprint("development", __name__)  # create_app registers it in debug mode only
 
 
 @cache
 def describe() -> dict[str, Any]:
     """Return the document."""
-    document: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("openapi.yaml").read_text())
-    example = document.pop("x-shared")["example"]  # one object, wherever the document has it
-    example |= {name: field.metadata["example"] for name, field in CREATE.fields.items()}
-    # Without names and a registry for nested schemas, of which there are none.
+    document: dict[str, Any] = yaml.safe_load((HERE / "openapi.yaml").read_text("utf-8"))
+    del document["x-shared"]
+    # Without a resolver for nested schemas: there are none.
     converter = OpenAPIConverter(document["openapi"], lambda schema: None, None)  # type: ignore[arg-type]
-    document["paths"]["/api/tasks"]["get"]["parameters"] = converter.schema2parameters(LIST, location="query")
-    of_create = [name for name, field in CREATE.load_fields.items() if field.required]
-    # Each with the fields: makers of types take a branch with nothing but a required name for anything at all.
-    fields = [{"$ref": "#/components/schemas/TaskFields"}]
-    document["components"]["schemas"] = {
-        "Task": _object(converter, CREATE, CREATE.fields) | {"required": [*CREATE.fields]},
-        "NewTask": _object(converter, CREATE, CREATE.load_fields) | {"required": of_create},
-        "TaskFields": _object(converter, UPDATE, UPDATE.load_fields),
-        "TaskChanges": {"anyOf": [{"allOf": fields, "required": [name]} for name in UPDATE.load_fields]},
-    }
+    for path, query in QUERIES.items():
+        document["paths"][path]["get"]["parameters"] = converter.schema2parameters(query, location="query")
+    converter.attribute_functions.remove(converter.field2default)  # makes generators require the key
+    for name, fields in FIELDS.items():
+        properties = {key: converter.field2property(field) for key, field in fields.items()}
+        component = document["components"]["schemas"][name]
+        component["properties"] = properties | component.get("properties", {})
     return document
-
-
-def _object(converter: OpenAPIConverter, schema: TaskSchema, names: Collection[str]) -> dict[str, Any]:
-    """The fields with these names; the others may stand there, whatever they hold."""
-    properties = {}
-    for name, field in schema.fields.items():
-        described = converter.field2property(field) if name in names else {"description": "Ignored."}
-        described.pop("default", None)  # makers of types would take the key for one that has to be sent
-        properties[name] = described
-    return {"type": "object", "properties": properties, "additionalProperties": False}
-
-
-bp = Blueprint("openapi", __name__, url_prefix="/api")
-
-# What the page loads, of all that the bundle has; in memory, as each worker sends it whole.
-FILES = {
-    name: Path(flask_swagger_ui.__file__).with_name("dist").joinpath(name).read_bytes()
-    for name in ("swagger-ui.css", "swagger-ui-bundle.js")
-}
-ETAGS = {name: f'"{sha256(content).hexdigest()}"' for name, content in FILES.items()}
-PAGE = Path(__file__).with_name("page.html").read_text()
-
-
-def _hash(tag: str) -> str:
-    """Return what Content-Security-Policy calls the page's own element of a kind (W3C CSP3, section 2.3.1)."""
-    [content] = re.findall(f"<{tag}>(.*?)</{tag}>", PAGE, re.DOTALL)
-    return f"'sha256-{b64encode(sha256(content.encode()).digest()).decode()}'"
-
-
-# The page loads its bundle, asks this API, and does nothing else.
-POLICY = (
-    f"default-src 'none'; script-src 'self' {_hash('script')}; style-src 'self' {_hash('style')}; "
-    "img-src data:; "  # the bundle's icons
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
 
 
 @bp.get("/openapi.json")
 def openapi() -> Response:
-    """The OpenAPI document."""
-    return jsonify(describe())
-
-
-@bp.get("/docs/ui/<name>")
-def static(name: str) -> Response:
-    """One of the page's files, or 304 if the browser has it."""
-    if name not in FILES:
-        raise ApiError(404)
-    mimetype = "text/css" if name.endswith("css") else "text/javascript"
-    response = Response(FILES[name], mimetype=mimetype, headers={"ETag": ETAGS[name], "Cache-Control": "no-cache"})
-    if if_none_match(request.headers.get("If-None-Match", ""), ETAGS[name]):
-        response.status_code = 304
-    return response
+    """The OpenAPI document. Its server is the path that the service is mounted under."""
+    return jsonify(describe() | {"servers": [{"url": request.script_root or "/"}]})
 
 
 @bp.get("/docs")
 def docs() -> Response:
-    """The page."""
-    return Response(PAGE, mimetype="text/html", headers={"Content-Security-Policy": POLICY})
+    """The page. In debug mode it keeps the token when it is reloaded."""
+    return _page(HERE / "page.html", f"persistAuthorization: {str(current_app.debug).lower()}")
 
 
-def init_app(app: Flask) -> None:
-    """Add the description."""
-    app.register_blueprint(bp)
+@bp.get("/docs/ui/<any('swagger-ui.css', 'swagger-ui-bundle.js'):name>")
+def file(name: str) -> Response:
+    """One of the page's files. A browser keeps it for an hour."""
+    return send_from_directory(Path(swagger_ui).with_name("dist"), name, conditional=False, max_age=3600)
+
+
+@development.get("/")
+def home() -> Response:
+    """A redirect to the page."""
+    return Response(status=302, headers={"Location": f"{request.script_root}/api/docs"})
+
+
+@development.get("/example")
+def example() -> Response:
+    """The example front end."""
+    return _page(EXAMPLE)
+
+
+def _page(path: Path, setting: str = "") -> Response:
+    """Answer with a page that may run its own script and style, load files from here and call this API; no more."""
+    html = path.read_text("utf-8").replace("persistAuthorization: false", setting)
+    # W3C CSP Level 3, section 2.3.1.
+    own = " ".join(f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'" for text in INLINE.findall(html))
+    sources = f"default-src 'none'; script-src 'self' {own}; style-src 'self' {own}; connect-src 'self'; img-src data:"
+    policy = f"{sources}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    return Response(html, mimetype="text/html", headers={"Content-Security-Policy": policy})
