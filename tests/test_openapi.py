@@ -16,7 +16,7 @@ from flask.testing import FlaskClient
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from taskapi import REQUEST_HEADERS, RESPONSE_HEADERS, openapi
+from taskapi import REQUEST_HEADERS, RESPONSE_HEADERS, openapi, paging
 from taskapi.wire import MAX_BODY
 from taskapi.errors import Code
 from taskapi.openapi import describe
@@ -302,7 +302,7 @@ def test_limits_come_from_the_code(document: Any) -> None:
     assert new_task["description"]["pattern"] == TEXT_FORM
     assert f"at most {MAX_BODY} bytes" in document["info"]["description"]
     page = operations(document)["/api/tasks", "get"]["responses"]["200"]["content"]["application/json"]["schema"]
-    assert page["maxItems"] == schemas.MAX_LIMIT
+    assert page["maxItems"] == paging.MAX_LIMIT
     assert parameters == {
         "is_completed": {"type": "boolean"},
         "q": {"type": "string", "minLength": 1, "maxLength": schemas.MAX_Q, "pattern": TEXT_FORM},
@@ -311,7 +311,7 @@ def test_limits_come_from_the_code(document: Any) -> None:
             "default": "-created_at",
             "enum": ["created_at", "updated_at", "title", "-created_at", "-updated_at", "-title"],
         },
-        "limit": {"type": "integer", "minimum": 1, "maximum": schemas.MAX_LIMIT, "default": schemas.DEFAULT_LIMIT},
+        "limit": {"type": "integer", "minimum": 1, "maximum": paging.MAX_LIMIT, "default": paging.DEFAULT_LIMIT},
         "cursor": {"type": "string"},
     }
 

@@ -15,8 +15,10 @@ MAX_TITLE = 200  # code points
 MAX_DESCRIPTION = 2000  # code points
 MAX_Q = 200  # code points
 
-# Written without classes such as \s, whose meaning differs between Python and ECMA-262: clients get these patterns.
-TITLE_PATTERN = re.compile(r"^[^\x00-\x1f\x7f-\x9f\u202d\u202e]*$")  # no Cc, no bidirectional override
+# Clients get these patterns. A title as it comes, before the trim: no Cc and no bidirectional override but around it.
+TITLE_PATTERN = re.compile(
+    r"^\s*[^\s\x00-\x1f\x7f-\x9f\u202d\u202e][^\x00-\x1f\x7f-\x9f\u202d\u202e]*(?:[\t-\r\x1c-\x1f\x85]\s*)?$"
+)
 TEXT_PATTERN = re.compile(r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]*$")  # no Cc but tab, LF and CR
 
 TITLE_MESSAGE = f"Give a title of 1 to {MAX_TITLE} characters."
