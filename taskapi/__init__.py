@@ -34,6 +34,8 @@ def create_app(settings: Mapping[str, str] | None = None) -> Flask:
     app.register_blueprint(health.bp)
     app.register_blueprint(docs.bp)
     metrics.init_app(app)
+    if app.config["DEBUG"]:
+        app.add_url_rule("/example", view_func=docs.example)
     cli.init_app(app)
     return app
 

@@ -59,7 +59,7 @@ def load(environ: Mapping[str, str]) -> dict[str, Any]:
         "JWT_ISSUER": given.get("JWT_ISSUER"),
         "JWT_AUDIENCE": given.get("JWT_AUDIENCE"),
         "JWT_LEEWAY": int(leeway),
-        "FRONTEND_ORIGINS": _origins(given.get("FRONTEND_URL", "http://localhost:3000")),
+        "FRONTEND_ORIGINS": _origins(given.get("FRONTEND_URL", "http://localhost:3000,http://localhost:5173" if debug else "")) if debug or "FRONTEND_URL" in given else [],
         "METRICS": _one_of(("0", "1"), "METRICS", given.get("METRICS", "0")) == "1",
         "LOG_LEVEL": _one_of(_LOG_LEVELS, "LOG_LEVEL", given.get("LOG_LEVEL", "INFO").upper()),
     }

@@ -55,6 +55,25 @@ def static(name: str) -> Response:
     return response
 
 
+EXAMPLE = (Path(__file__).resolve().parent.parent / "docs" / "example.html").read_text()
+
+
+def _example_policy() -> str:
+    hashes = {}
+    for tag in ("script", "style"):
+        [content] = re.findall(f"<{tag}>(.*?)</{tag}>", EXAMPLE, re.DOTALL)
+        hashes[tag] = f"'sha256-{b64encode(sha256(content.encode()).digest()).decode()}'"
+    return (
+        f"default-src 'none'; script-src {hashes['script']}; style-src {hashes['style']}; img-src data:; "
+        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+
+
+def example() -> Response:
+    """The example front end."""
+    return Response(EXAMPLE, mimetype="text/html", headers={"Content-Security-Policy": _example_policy()})
+
+
 @bp.get("/docs")
 def docs() -> Response:
     """The page."""

@@ -24,11 +24,11 @@ Code = Literal[
 SENTENCES = {
     404: "There is nothing here.",
     405: "This path does not take that method.",
-    412: "The task has changed since that version.",
+    412: "This has changed since the version in If-Match.",
     413: "The request's body is too large.",
     415: "The request's body must be application/json.",
     500: "Something went wrong on our side.",
-    503: "The database is not available; try again.",
+    503: "The database is not available. Try again.",
 }
 
 # Seconds. A database that restarts or fails over is usually back by then.
@@ -87,7 +87,9 @@ def _http(error: HTTPException) -> Response:
 
 def _validation(error: ValidationError) -> Response:
     details = error.normalized_messages()  # type: ignore[no-untyped-call]
-    return _answer(ApiError(400, "VALIDATION_ERROR", "Some fields break a rule.", details))
+    field, messages = next(iter(details.items()))
+    sentence = messages[0] if field == "_schema" else f"{field}: {messages[0]}"
+    return _answer(ApiError(400, "VALIDATION_ERROR", sentence, details))
 
 
 def _database(error: SQLAlchemyError) -> Response:

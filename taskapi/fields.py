@@ -25,7 +25,7 @@ ONE_LINE = Regexp(
     f"^[{_CONTROL_SPACE}{_SPACE}]*"  # trimmed away, as at the end
     f"(?:[{_FORMAT}][{_FORMAT}{_SPACE}]*)?[^{_CONTROL}{_OVERRIDE}{_FORMAT}{_SPACE}]"
     f"[^{_CONTROL}{_OVERRIDE}]*(?:[{_CONTROL_SPACE}][{_CONTROL_SPACE}{_SPACE}]*)?$",
-    error="Must be one line with a character that can be seen, and without U+202D or U+202E.",
+    error="Give a title of one line, without control characters.",
 )
 TEXT = Regexp(
     r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]*$",  # all of Cc but tab, LF and CR

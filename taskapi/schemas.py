@@ -21,6 +21,12 @@ TIMES = ("created_at", "updated_at")
 SORTS = (*TIMES, "title")
 
 
+def validate_title(title: str) -> None:
+    """One message."""
+    Length(min=1, max=MAX_TITLE, error=f"Give a title of 1 to {MAX_TITLE} characters.")(title)
+    ONE_LINE(title)
+
+
 class TaskSchema(Schema):
     """A task: whole on create, any non-empty part of it on update (partial, id read-only).
 
@@ -38,7 +44,8 @@ class TaskSchema(Schema):
     )
     title = Trimmed(
         required=True,
-        validate=[Length(min=1, max=MAX_TITLE), ONE_LINE],
+        error_messages=dict.fromkeys(("required", "null", "invalid"), f"Give a title of 1 to {MAX_TITLE} characters."),
+        validate=validate_title,
         metadata={
             "description": "One line; whitespace around it is trimmed away before its characters are counted.",
             "example": "Water the plants",

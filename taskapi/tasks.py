@@ -38,7 +38,7 @@ def list_tasks() -> Response:
     response = jsonify([show_task(task) for task in tasks[:limit]])
     if len(tasks) > limit:
         following = paging.write_next(g.user.id, query, tasks[limit - 1])
-        response.headers["Link"] = f'<{PREFIX}?{following}>; rel="next"'
+        response.headers["Link"] = f'<{request.script_root}{PREFIX}?{following}>; rel="next"'
     return response
 
 
@@ -50,7 +50,7 @@ def create_task() -> Response:
     response = _answer(task)
     if created:
         response.status_code = 201
-        response.headers["Location"] = f"{PREFIX}/{task.id}"
+        response.headers["Location"] = f"{request.script_root}{PREFIX}/{task.id}"
     return response
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 from flask.json.provider import JSONProvider
 
-_ETAG = re.compile(r'[ \t]*"([^"]*)"[ \t]*')
+_ETAG = re.compile(r'[ \t]*(?:W/)?"([^"]*)"[ \t]*')
 _TIMESTAMP = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T(?:[01][0-9]|2[0-3]):[0-9]{2}:[0-9]{2}\.[0-9]{6}Z")
 
 
