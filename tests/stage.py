@@ -83,10 +83,10 @@ def chromium() -> Iterator[Browser]:
 
 
 @contextmanager
-def service(folder: Path, database_url: str, frontend_url: str) -> Iterator[Server]:
+def service(folder: Path, database_url: str, frontend_url: str, **settings: str) -> Iterator[Server]:
     """The service under gunicorn, for pages of one origin."""
     copy_project(folder)
-    settings = {"JWT_SECRET": SECRET, "DATABASE_URL": database_url, "FRONTEND_URL": frontend_url, "HOME": str(folder)}
+    settings |= {"JWT_SECRET": SECRET, "DATABASE_URL": database_url, "FRONTEND_URL": frontend_url, "HOME": str(folder)}
     with serving("gunicorn", "--bind", "127.0.0.1:0", "wsgi:app", cwd=folder, **settings) as server:
         yield server
 
