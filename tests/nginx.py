@@ -129,8 +129,8 @@ def nginx(folder: Path, first: int, second: int) -> Iterator[Nginx]:
         yield Nginx(port, folder / "fullchain.pem")
 
 
-# A proxy that was not made for the service. It compresses, which makes tags weak, or takes the ETag away. It adds a Link.
-# It has the service below a path that the service does not know of.
+# A proxy that was not made for the service. It compresses, which makes tags weak, or takes the ETag away. It adds a
+# Link. It has the service below a path that the service does not know of.
 FOREIGN = """
 %(user)s
 pid %(folder)s/nginx.pid;
@@ -158,8 +158,8 @@ def foreign_nginx(folder: Path, service: int) -> Iterator[int]:
     port = free_port()
     temporary = " ".join(f"{name}_temp_path {folder / name};" for name in TEMPORARY)
     user = "user root;" if os.geteuid() == 0 else ""
-    conf = FOREIGN % {"folder": folder, "temporary": temporary, "port": port, "service": service, "user": user}
-    with running(folder, conf, port):
+    values = {"folder": folder, "temporary": temporary, "port": port, "service": service, "user": user}
+    with running(folder, FOREIGN % values, port):
         yield port
 
 

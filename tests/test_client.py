@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page
 
-from taskapi.openapi import describe
 from tests.nginx import foreign_nginx
 from tests.npm import SOURCES, install, node
 from tests.people import SECRET, make_token
@@ -21,7 +20,9 @@ from tests.stage import Stage, listening, open_stage, service
 
 pytestmark = pytest.mark.slow
 
-CLIENT = PROJECT / "docs" / "client.ts"
+CLIENT, EXAMPLE = PROJECT / "docs" / "client.ts", PROJECT / "docs" / "example.html"
+GUIDE = (PROJECT / "docs" / "frontend.md").read_text()
+USE, ROUTE = "import { connect }", "import { SignJWT }"  # how the snippets that are of the guide alone begin
 ID = "0f8fad5b-d9cb-469f-a165-70867728950e"
 GONE = {
     "name": "ApiError",
@@ -114,17 +115,16 @@ def compiled(project: Path, stage: Stage) -> str:
     document = f"http://127.0.0.1:{stage.server.port}{command[2]}"
     made = node("npx", "--no", *command[1].split(), document, *command[3].split(), cwd=project)
     assert made.returncode == 0, made.stderr
-    assert compile_programs(project, CLIENT) == ""
+    assert compile_programs(project, {"client": CLIENT.read_text()}) == ""
     return (project / "client.js").read_text()
 
 
-def compile_programs(project: Path, *sources: Path) -> str:
+def compile_programs(project: Path, programs: dict[str, str]) -> str:
     """Compile the programs, and only them, beside the types; return what the compiler has against them."""
-    for old in project.glob("*.ts"):
-        if not old.name.endswith(".d.ts"):
-            old.unlink()
-    for source in sources:
-        shutil.copy(source, project)
+    for old in set(project.glob("*.ts")) - set(project.glob("*.d.ts")):
+        old.unlink()
+    for name, source in programs.items():
+        (project / f"{name}.ts").write_text(source)
     return node("npx", "--no", "tsc", cwd=project).stdout
 
 
@@ -265,7 +265,7 @@ def test_change_whose_answer_is_lost_is_not_repeated(tab: Tab, relay: Relay, met
 
 
 def test_origin_that_is_not_allowed_is_told_at_once(stage: Stage, relay: Relay, compiled: str) -> None:
-    """A browser hides a CORS refusal behind "Failed to fetch": the client asks about FRONTEND_URL, and repeats nothing."""
+    """A browser hides a CORS refusal: the client asks about FRONTEND_URL, and repeats nothing."""
     home = stage.home.replace("127.0.0.1", "localhost")  # another origin for a browser
     tab = Tab(stage.page(home), compiled, f"http://127.0.0.1:{relay.server_port}/")
     tab.page.evaluate("skipWaits()")
@@ -447,12 +447,68 @@ def test_link_is_read_by_its_relation(compiled: str, project: Path) -> None:
     assert (json.loads(program.stdout), program.stderr) == (list(LINKS.values()), "")
 
 
+def test_snippets_have_one_source() -> None:
+    """What docs/frontend.md shows is in the client or the page as it stands there, or is run by the next tests."""
+    sources = CLIENT.read_text().replace("export function", "function") + EXAMPLE.read_text()
+    snippets = re.findall(r"^```(?:ts|js)\n(.*?)^```$", GUIDE, re.DOTALL | re.MULTILINE)
+
+    assert [snippet for snippet in snippets if snippet not in sources] == [snippet_of(USE), snippet_of(ROUTE)]
+    assert len(snippets) > 2
+
+
+def snippet_of(beginning: str) -> str:
+    """Return the snippet of docs/frontend.md that begins like this."""
+    [snippet] = re.findall(rf"^```\w+\n({re.escape(beginning)}.*?)^```$", GUIDE, re.DOTALL | re.MULTILINE)
+    text: str = snippet
+    return text
+
+
+# Runs both snippets in one process: what the page would get from /api/token comes from the route.
+BOTH = """
+import { GET } from "./route.js";
+const ask = fetch;
+globalThis.fetch = (url, options) => url === "/api/token" ? GET() : ask(url, options);
+await import("./use.js");
+"""
+
+
+def test_guide_makes_tokens_and_uses_them(project: Path, compiled: str, stage: Stage) -> None:
+    """A route that signs a token and a front end that asks it, compiled strictly and run as they stand there."""
+    programs = {
+        "client": CLIENT.read_text(),
+        "use": snippet_of(USE),
+        "route": snippet_of(ROUTE).replace("@/sign-in", "./sign-in"),
+        "sign-in": f'export const currentUser = async () => ({{ id: "{ID}", email: "ana@example.com" }});\n',
+    }
+
+    complaints = compile_programs(project, programs)
+    for name in programs:
+        program = (project / f"{name}.js").read_text().replace("127.0.0.1:5000", f"127.0.0.1:{stage.server.port}")
+        (project / f"{name}.js").write_text(re.sub(r'(from "\./[\w-]+)"', r'\1.js"', program))
+    (project / "both.js").write_text(BOTH)
+    ran = node("node", "both.js", cwd=project, JWT_SECRET=SECRET)
+
+    assert (complaints, ran.stderr, ran.stdout) == ("", "", "[ 'Water the plants' ]\n")
+    [task] = stored(stage, make_token(sub=ID))
+    assert (task["title"], task["is_completed"]) == ("Water the plants", True)
+
+
+def test_guide_makes_tokens_in_python(monkeypatch: pytest.MonkeyPatch, stage: Stage) -> None:
+    """The token is good."""
+    monkeypatch.setenv("JWT_SECRET", SECRET)
+    scope: dict[str, Any] = {}
+    exec(snippet_of("import os, time, jwt"), scope)
+
+    assert stored(stage, scope["token_for"]("ana", "ana@example.com")) == []
+
+
 def test_types_find_mistakes(project: Path, compiled: str) -> None:
     """Each line of wrong.ts that names an error of the compiler gets that one, and no other line gets any."""
-    wrong = (SOURCES / "wrong.ts").read_text().splitlines()
-    mistakes = {number: line.partition(" // ")[2] for number, line in enumerate(wrong, 1) if " // TS" in line}
+    wrong = (SOURCES / "wrong.ts").read_text()
+    lines = enumerate(wrong.splitlines(), 1)
+    mistakes = {number: line.partition(" // ")[2] for number, line in lines if " // TS" in line}
 
-    output = compile_programs(project, CLIENT, SOURCES / "wrong.ts")
+    output = compile_programs(project, {"client": CLIENT.read_text(), "wrong": wrong})
 
     found = re.findall(r"^(\S+)\(([0-9]+),[0-9]+\): error (TS[0-9]+)", output, re.MULTILINE)
     assert len(mistakes) >= 20
