@@ -39,8 +39,8 @@ class Tab:
         self.problems: list[str] = []  # a policy, a script
         self.under_way: set[Request] = set()
         self.page.on("request", self.note)
-        self.page.on("requestfinished", self.under_way.discard)
-        self.page.on("requestfailed", self.under_way.discard)
+        self.page.on("requestfinished", self.note_end)
+        self.page.on("requestfailed", self.note_end)
         self.page.on("console", self.note_error)
         self.page.on("pageerror", lambda error: self.problems.append(str(error)))
         self.page.goto(url)
@@ -50,6 +50,10 @@ class Tab:
         if "/api/" in request.url:
             self.requests.append(f"{request.method} /api/{request.url.partition('/api/')[2]}")
             self.under_way.add(request)
+
+    def note_end(self, request: Request) -> None:
+        """A request has its answer, or failed."""
+        self.under_way.discard(request)
 
     def note_error(self, message: ConsoleMessage) -> None:
         """Remember what the browser complains of."""
