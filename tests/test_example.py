@@ -222,7 +222,9 @@ def test_keyboard_is_enough(stage: Stage, relay: Relay) -> None:
     expect(tab.page.locator("li:not([inert])")).to_have_count(1)
     press("Tab", "Tab", "Tab", "Tab")
     assert focus() == "Water the plants, done"
-    press("Space", "Tab", "Enter")
+    press("Space")
+    tab.settle()  # else the next change meets a version that has passed, which the browser notes as an error
+    press("Tab", "Enter")
     assert focus() == "Title"
     keys.type(" and more")
     press("Escape")
@@ -252,7 +254,7 @@ def test_page_has_no_barrier(stage: Stage, relay: Relay, folder: Path, viewport:
 
     def look() -> None:
         page.evaluate(axe)
-        found = page.evaluate("async () => (await axe.run({ resultTypes: ['violations', 'incomplete'] }))")
+        found = page.evaluate("async () => (await axe.run({ resultTypes: ['violations'] }))")
         violations = [(rule["id"], node["html"]) for rule in found["violations"] for node in rule["nodes"]]
         assert violations == []
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
