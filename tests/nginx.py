@@ -26,6 +26,7 @@ from cryptography.x509.oid import NameOID
 from tests.people import SECRET, make_token
 from tests.servers import PATIENCE, PROJECT, Server, copy_project, require, serving
 
+TEMPORARY = "client_body proxy fastcgi uwsgi scgi".split()
 CONF = (PROJECT / "docs" / "nginx.conf").read_text()
 
 
@@ -109,7 +110,7 @@ def nginx(folder: Path, first: int, second: int) -> Iterator[Nginx]:
     """Docs/nginx.conf at work before two ports."""
     certify(folder)
     port = free_port()
-    temporary = [f"{name}_temp_path {folder / name};" for name in "client_body proxy fastcgi uwsgi scgi".split()]
+    temporary = [f"{name}_temp_path {folder / name};" for name in TEMPORARY]
     conf = fill_in(
         {
             "user www-data;": "user root;" if os.geteuid() == 0 else "",
@@ -124,13 +125,54 @@ def nginx(folder: Path, first: int, second: int) -> Iterator[Nginx]:
             "10.0.0.12:8000": f"127.0.0.1:{second}",
         }
     )
+    with running(folder, conf, port):
+        yield Nginx(port, folder / "fullchain.pem")
+
+
+# A proxy that was not made for the service. It compresses, which makes tags weak, or takes the ETag away. It adds a
+# Link. It has the service below a path that the service does not know of.
+FOREIGN = """
+%(user)s
+pid %(folder)s/nginx.pid;
+error_log %(folder)s/error.log;
+events {}
+http {
+    access_log off;
+    %(temporary)s
+    gzip on;
+    gzip_min_length 1;
+    gzip_types *;
+    add_header Link "<https://cdn.example.com/?v=1>; rel=preconnect";
+    server {
+        listen 127.0.0.1:%(port)s;
+        location /backend/ { proxy_pass http://127.0.0.1:%(service)s/; }
+        location /tagless/ { proxy_pass http://127.0.0.1:%(service)s/; proxy_hide_header ETag; }
+    }
+}
+"""
+
+
+@contextmanager
+def foreign_nginx(folder: Path, service: int) -> Iterator[int]:
+    """Yield the port of an nginx with FOREIGN's configuration."""
+    port = free_port()
+    temporary = " ".join(f"{name}_temp_path {folder / name};" for name in TEMPORARY)
+    user = "user root;" if os.geteuid() == 0 else ""
+    values = {"folder": folder, "temporary": temporary, "port": port, "service": service, "user": user}
+    with running(folder, FOREIGN % values, port):
+        yield port
+
+
+@contextmanager
+def running(folder: Path, conf: str, port: int) -> Iterator[None]:
+    """Run nginx with a configuration that has it listen on the port."""
     (folder / "nginx.conf").write_text(conf)
     command = [require("nginx"), "-p", str(folder), "-c", str(folder / "nginx.conf"), "-g", "daemon off;"]
     with (folder / "stderr").open("wb") as stderr:
         process = subprocess.Popen(command, stderr=stderr)
     try:
         wait_for(port, process, folder)
-        yield Nginx(port, folder / "fullchain.pem")
+        yield
     finally:
         process.terminate()
         try:

@@ -1,4 +1,4 @@
-"""Programs of Node.js that a test uses."""
+"""Programs and packages of Node.js that a test uses, in a folder outside the checkout."""
 
 import os
 import shutil
@@ -23,7 +23,9 @@ def node(*command: str, cwd: Path, **settings: str) -> subprocess.CompletedProce
 
 
 def install(sources: Path, home: Path) -> Path:
-    """Install what the lock file in sources describes into a new folder home, and return its folder of programs."""
+    """Return the node_modules that the lock file in sources describes, made in home unless they are there already."""
+    if (home / "installed").exists():
+        return home / "node_modules"
     home.mkdir()
     for name in ("package.json", "package-lock.json"):
         shutil.copy(sources / name, home)
@@ -31,4 +33,5 @@ def install(sources: Path, home: Path) -> Path:
     if done.returncode and node("npm", "ping", "--fetch-retries=0", cwd=home).returncode:
         absent("npm reaches no registry, and does not have all packages in its cache")
     assert done.returncode == 0, done.stderr
-    return home / "node_modules" / ".bin"
+    (home / "installed").touch()
+    return home / "node_modules"

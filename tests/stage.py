@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 from playwright.sync_api import Browser, Frame, Page, sync_playwright
 
 from tests.people import SECRET, make_token
-from tests.servers import PATIENCE, Server, copy_project, require, serving
+from tests.servers import PATIENCE, PROJECT, Server, copy_project, require, serving
 
+EXAMPLE = (PROJECT / "docs" / "example.html").read_bytes()
 # What fetch gives to a page's script, or how it fails.
 FRONT_END = """<!DOCTYPE html>
 <title>Front end</title>
@@ -42,7 +43,7 @@ class _FrontEnd(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Content-Type", "text/html")
         self.end_headers()
-        self.wfile.write(FRONT_END.encode())
+        self.wfile.write(EXAMPLE if self.path == "/example.html" else FRONT_END.encode())
 
     def log_message(self, *args: object) -> None:
         """Say nothing."""
@@ -63,7 +64,7 @@ def listening(server: ThreadingHTTPServer) -> Iterator[int]:
 
 @contextmanager
 def front_end() -> Iterator[str]:
-    """Yield the origin of a page that has nothing but FRONT_END's script."""
+    """Yield the origin of a page that has nothing but FRONT_END's script, and of /example.html."""
     with listening(ThreadingHTTPServer(("127.0.0.1", 0), _FrontEnd)) as port:
         yield f"http://127.0.0.1:{port}"
 
@@ -83,10 +84,10 @@ def chromium() -> Iterator[Browser]:
 
 
 @contextmanager
-def service(folder: Path, database_url: str, frontend_url: str) -> Iterator[Server]:
+def service(folder: Path, database_url: str, frontend_url: str, **settings: str) -> Iterator[Server]:
     """The service under gunicorn, for pages of one origin."""
     copy_project(folder)
-    settings = {"JWT_SECRET": SECRET, "DATABASE_URL": database_url, "FRONTEND_URL": frontend_url, "HOME": str(folder)}
+    settings |= {"JWT_SECRET": SECRET, "DATABASE_URL": database_url, "FRONTEND_URL": frontend_url, "HOME": str(folder)}
     with serving("gunicorn", "--bind", "127.0.0.1:0", "wsgi:app", cwd=folder, **settings) as server:
         yield server
 
