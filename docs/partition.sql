@@ -1,15 +1,15 @@
 -- Turns tasks into a table of 16 hash partitions by user_id. psql -v ON_ERROR_STOP=1 -f docs/partition.sql
--- All or nothing. Reading goes on until the swap at the end; who writes meanwhile waits, and gets 503 after 4.5 s.
--- It needs the room of a second copy. Names, keys, columns, defaults and grants stay, so that `flask db check` finds nothing to do.
+-- One transaction. Reads go on until the swap at the end. Writes wait, and get 503 after 4.5 s.
+-- It needs room for a second copy. Names, keys, columns, defaults and grants stay, so that `flask db check` finds nothing to do.
 
 BEGIN;
-SET LOCAL lock_timeout = '5s';  -- rather than have everybody queue behind us, give up and be run again
+SET LOCAL lock_timeout = '5s';  -- give up rather than have requests queue behind this; run it again
 LOCK TABLE users, tasks IN SHARE ROW EXCLUSIVE MODE;  -- in the order in which deleting a user takes them
 
 CREATE TABLE new_tasks (LIKE tasks INCLUDING DEFAULTS) PARTITION BY HASH (user_id);
 
--- In a schema of their own, where Alembic does not take them for tables that the models lack. A number that grows only
--- by copying: rather too large than too small, and a power of two.
+-- In a schema of their own, where Alembic does not take them for tables that the models lack. Only another copy changes
+-- their number: choose it large, and a power of two.
 CREATE SCHEMA partitions;
 DO $$
 BEGIN
@@ -23,7 +23,7 @@ $$;
 
 INSERT INTO new_tasks SELECT * FROM tasks;
 
--- Whoever may do what, with the table and with its columns (docs/role.sql), may do it still; partitions need no grants.
+-- Keep the grants on the table and on its columns (docs/role.sql). Partitions need none.
 DO $$
 DECLARE
     granted record;
