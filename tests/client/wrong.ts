@@ -26,8 +26,6 @@ for (const task of tasks.pages()) task; // TS2488
 // A change
 const first: Task = await tasks.get("0f8fad5b-d9cb-469f-a165-70867728950e");
 await tasks.edit(first.id, () => ({ is_completed: true })); // TS2345
-await tasks.edit(first, () => ({})); // TS2322
-await tasks.edit(first, () => ({ id: first.id })); // TS2322
 await tasks.edit(first, () => ({ is_completed: null })); // TS2322
 await tasks.edit(first, ({ title }) => ({ title: title.lenght })); // TS2551
 export const changes: TaskChanges = { title: "Water the plants", tilte: "" }; // TS2561
