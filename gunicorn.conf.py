@@ -1,4 +1,4 @@
-"""How gunicorn serves taskapi: `gunicorn wsgi:app` reads this file by itself, and its own options go first."""
+"""How gunicorn serves taskapi: `gunicorn wsgi:app` reads this file by itself. gunicorn's own options go first."""
 
 import logging
 import mmap
@@ -9,10 +9,10 @@ import shutil
 import sys
 import tempfile
 import time
-import traceback
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from traceback import format_tb
 from typing import Any
 
 import gevent
@@ -20,20 +20,22 @@ from dotenv import load_dotenv
 from gevent.server import StreamServer
 from gevent.socket import socket
 from gunicorn.glogging import Logger
+from gunicorn.http.errors import LimitRequestHeaders, LimitRequestLine
 from gunicorn.util import close_graceful
 from gunicorn.workers.ggevent import GeventWorker
 from pythonjsonlogger.orjson import OrjsonFormatter
 
 HERE = Path(__file__).parent
+
 # Run by its path: an import would keep the code that a SIGHUP is to renew.
-taskapi_config = runpy.run_path(str(HERE / "taskapi" / "config.py"))
-SettingsError = taskapi_config["SettingsError"]
+service = runpy.run_path(str(HERE / "taskapi" / "config.py"))
+SettingsError = service["SettingsError"]
 
 try:
     load_dotenv(HERE / ".env")  # the workers inherit the environment
 except UnicodeDecodeError:
     raise SettingsError(".env", "is not UTF-8 text") from None
-settings = taskapi_config["load"](os.environ)  # a wrong setting stops the master here, before it forks
+settings = service["load"](os.environ)  # a wrong setting stops the master here, before it forks
 
 
 def number(name: str, most: int) -> int:
@@ -44,7 +46,7 @@ def number(name: str, most: int) -> int:
     return int(value or 0)
 
 
-# A platform gives PORT and routes to it from outside; else a proxy with TLS stands in front, on this machine.
+# A platform gives PORT and routes to it from outside. Otherwise a proxy with TLS stands in front, on this machine.
 port = number("PORT", most=65535)
 bind = f"0.0.0.0:{port}" if port else "127.0.0.1:8000"
 
@@ -54,66 +56,60 @@ workers = number("WEB_CONCURRENCY", most=1000) or os.cpu_count() or 1
 worker_connections = 1000
 # Seconds without a sign of life until a worker is killed. A request that waits does not stop the signs.
 timeout = 30
-# Seconds of silence from a client until its connection is closed. More than a load balancer's 60, so that the balancer
-# closes an idle connection and not gunicorn, which would break a request that is on its way.
+# Seconds of silence until a connection is closed. Above a load balancer's usual 60: if gunicorn closed an idle
+# connection first, it could break a request that is on its way.
 keepalive = 75
-# Seconds from /readyz's first 503 to the closing of the listener: a balancer that asks every second knows by then.
+# Seconds from /readyz's first 503 to the end of accepting: a load balancer that asks every second knows by then.
 DRAIN = 2
-# Seconds that requests under way get at a stop. The longest takes 12.5: 6.5 for the database, 3 for each of two key sets.
+# Seconds that requests under way get at a stop. The longest takes 12.5: 6.5 for the database, 3 for each of two fetches
+# of keys.
 graceful_timeout = 15
-
-# The service needs neither a client's address nor its scheme, and no client says where it is mounted: with no header to
-# believe there is no peer to check, which would take 3 % of a request.
+# No client says where the service is mounted: neither SCRIPT_NAME nor PATH_INFO is taken from a header.
 forwarder_headers = ""
-secure_scheme_headers: dict[str, str] = {}
-forwarded_allow_ips = "*"
 # A local socket that takes commands.
 control_socket_disable = True
-# A response is written to a buffer, which sendfile would overtake.
-sendfile = False
-MAX_UNSENT = 64 * 1024  # bytes
-MAX_DRAIN = 16 * 1024 * 1024  # bytes of a body that the service did not read; a client gets 2 seconds to send them
+# Bytes of a response that are sent at once, and of a body that are read at once.
+BUFFER = 64 * 1024
 
 
 class Connection(socket):
-    """A client's connection that takes turns with the others and sends a response at once.
+    """A client's connection that takes turns with the others, and sends head and body of a response at once.
 
-    gevent switches only where there is nothing to read or no room to write: a client that sends requests or chunks
-    without end would stop the worker. gunicorn sends head and body one by one, which takes 8 % of a request.
+    gevent itself switches only where there is nothing to read or no room to write: one client that sends without end
+    would stop the worker.
     """
 
     unsent = b""
 
-    def recv(self, *args: Any) -> bytes:
-        """Let the others go first; raise TimeoutError after `keepalive` seconds of silence."""
+    def recv(self, size: int, *_: Any) -> bytes:
+        """Let the others go first. gunicorn copies what it has read for each KiB of a body that it drains."""
         gevent.sleep(0)
-        return super().recv(*args)
+        return super().recv(min(size, BUFFER))
 
-    def sendall(self, data: bytes, *_: Any) -> None:
-        """Buffer the data; send what is more than MAX_UNSENT."""
+    def sendall(self, data: Any, *_: Any) -> None:
+        """Keep the data until there is enough or the request ends."""
         self.unsent += data
-        if len(self.unsent) > MAX_UNSENT:
+        if len(self.unsent) > BUFFER:
             self.flush()
 
     def flush(self) -> None:
-        """Let the others go first, then send the buffered data."""
+        """Let the others go first, then send."""
         data, self.unsent = self.unsent, b""
-        if data:
-            gevent.sleep(0)
-            super().sendall(data)
+        gevent.sleep(0)
+        super().sendall(data)
 
     def close(self) -> None:
-        """Send the buffered data and close as gunicorn's other workers do: unread data would reset the connection."""
+        """Close as gunicorn's other workers do: with data unread, a plain close would reset the response."""
         with suppress(OSError):
             self.flush()
-        close_graceful(super(), max_drain=MAX_DRAIN)
+        close_graceful(super(), max_drain=1024 * 1024)  # type: ignore[arg-type]  # nginx's own limit for a body
 
 
 class DrainingServer(StreamServer):
     """A listener that accepts what the kernel has queued before it closes, which would reset those connections."""
 
     def close(self) -> None:
-        """Let each accepted connection begin, as it asks for the listener's address, and close."""
+        """Accept one by one; each asks for the address of the listener while that is open."""
         self.stop_accepting()
         while not self.closed and (accepted := self.do_read()):
             self.do_handle(*accepted)
@@ -124,48 +120,49 @@ class DrainingServer(StreamServer):
 class Worker(GeventWorker):
     """A request that waits, for a slow client or the database, holds a greenlet and no other request."""
 
-    def server_class(
-        self, listener: Any, application: Any, spawn: Any, log: Any, handler_class: Any, environ: Any
-    ) -> DrainingServer:
-        """Serve plain HTTP; TLS belongs to the proxy."""
+    def server_class(  # type: ignore[override]
+        self, listener: socket, application: Any, spawn: Any, log: Any, handler_class: Any, environ: Any
+    ) -> StreamServer:
+        """Listen for plain HTTP: TLS belongs to the proxy."""
         server = DrainingServer(listener, handle=partial(self.handle, listener), spawn=spawn)
-        server.max_accept = 1 if self.cfg.workers > 1 else server.max_accept  # several workers take turns
+        server.max_accept = 1 if self.cfg.workers > 1 else server.max_accept  # workers take turns
         return server
 
-    def handle(self, listener: Any, client: Any, addr: Any) -> None:
-        """Serve one connection, with a limit for silence also in a body, where gunicorn has none."""
+    def handle(self, listener: Any, client: socket, addr: Any) -> None:
+        """Serve a connection. GeventWorker's own handle would take away the limit for silence in a body."""
         connection = Connection(fileno=client.detach())
         connection.settimeout(self.cfg.keepalive)
-        super(GeventWorker, self).handle(listener, connection, addr)  # GeventWorker's would remove the limit
+        super(GeventWorker, self).handle(listener, connection, addr)
 
-    def handle_request(self, listener_name: Any, request: Any, client: Any, addr: Any) -> Any:
-        """Answer one request."""
+    def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> bool:
+        """Answer a request."""
         try:
-            return super().handle_request(listener_name, request, client, addr)
+            return super().handle_request(listener_name, req, sock, addr)
         finally:
-            client.flush()
+            sock.flush()
 
 
 worker_class = Worker
+sendfile = False  # it would overtake what Connection keeps
 
 
 def pre_fork(server: Any, worker: Any) -> None:
-    """Give each worker a byte that it shares with the master: any worker class can read it, and it interrupts nothing."""
+    """Give a worker a byte that it shares with the master. Any worker class can read it, and it interrupts nothing."""
     worker.draining = mmap.mmap(-1, 1)
 
 
 def post_worker_init(worker: Any) -> None:
-    """Have /readyz read it."""
+    """Have /readyz read the byte."""
     worker.wsgi.config["DRAINING"] = worker.draining
 
 
 def when_ready(server: Any) -> None:
-    """Wrap the master's stop, for which gunicorn has no hook: /readyz fails for DRAIN seconds, while all is served."""
+    """Wrap the master's stop, for which gunicorn has no hook: at SIGTERM /readyz fails for DRAIN seconds first."""
     stop = server.stop
 
     def drain_and_stop(graceful: bool = True) -> None:
-        another = server.reexec_pid or server.master_pid  # a master made by SIGUSR2, which keeps the listener
-        if graceful and server.WORKERS and not another:
+        another_master = server.reexec_pid or server.master_pid  # by SIGUSR2; it keeps the listener
+        if graceful and server.WORKERS and not another_master:
             for worker in server.WORKERS.values():
                 worker.draining[0] = 1
             time.sleep(DRAIN)
@@ -174,55 +171,52 @@ def when_ready(server: Any) -> None:
     server.stop = drain_and_stop
 
 
-COUNTS = "PROMETHEUS_MULTIPROC_DIR"  # prometheus_client's name for the folder where the workers' counts meet
-
-
 def on_starting(server: Any) -> None:
-    """Make the folder."""
-    if settings["METRICS"]:
-        os.environ[COUNTS] = tempfile.mkdtemp(prefix="taskapi-")
+    """Make the folder where the workers' counts meet; the variable is prometheus_client's."""
+    server.counts = tempfile.mkdtemp(prefix="taskapi-") if settings["METRICS"] else None
+    if server.counts:
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = server.counts
 
 
 def child_exit(server: Any, worker: Any) -> None:
-    """Remove what a worker had in use."""
-    if settings["METRICS"]:
+    """Count a worker's connections no longer."""
+    if server.counts:
         from prometheus_client.multiprocess import mark_process_dead
 
-        mark_process_dead(worker.pid)
+        mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
 
 
 def on_exit(server: Any) -> None:
     """Remove the folder."""
-    if settings["METRICS"]:
-        shutil.rmtree(os.environ[COUNTS], ignore_errors=True)
+    if server.counts:
+        shutil.rmtree(server.counts, ignore_errors=True)
 
 
 def hide_request(record: logging.LogRecord) -> bool:
-    """Keep a request's content out of the log, a query or a token; the name of the error, and of a limit, stay."""
+    """Replace a request's content, such as a query or a token, by the kind of the error or the limit."""
     error = sys.exc_info()[1]
-    reason = type(error).__name__
     if record.msg.startswith("Invalid request from ip="):
-        reason += f" ({error})" if reason.startswith("Limit") else ""
+        reason = error if isinstance(error, (LimitRequestHeaders, LimitRequestLine)) else type(error).__name__
         record.msg = f"{record.msg.partition(': ')[0]}: {reason}"
     elif record.msg.startswith("Error handling request") and error:
-        record.msg, record.args, record.exc_info = f"Error handling request: {reason}", (), None
-        record.exc_text = "".join(traceback.format_tb(error.__traceback__))
+        record.msg, record.args, record.exc_info = f"Error handling request: {type(error).__name__}", (), None
+        record.exc_text = "".join(format_tb(error.__traceback__))
     return True
 
 
 class Log(Logger):
-    """gunicorn's own lines on stdout, in the form of the service's. Each request has a line already, so no access log."""
+    """gunicorn's own lines, on stdout and in the form of the service's. No access log: each request has a line."""
 
     def setup(self, cfg: Any) -> None:
-        """Set level, form and filter; DEBUG would quote what could not be read."""
+        """Set level, form and filter. At DEBUG gunicorn quotes what it could not read."""
         super().setup(cfg)
         self.error_log.setLevel(max(self.error_log.level, logging.INFO))
         for handler in self.error_log.handlers:
-            handler.setFormatter(OrjsonFormatter(**taskapi_config["LOG_LINE"]))
+            handler.setFormatter(OrjsonFormatter(**service["LOG_LINE"]))
             handler.addFilter(hide_request)
             if cfg.errorlog == "-" and isinstance(handler, logging.StreamHandler):
                 handler.setStream(sys.stdout)
 
 
 logger_class = Log
-loglevel = settings["LOG_LEVEL"].lower()
+loglevel = settings["LOG_LEVEL"]
