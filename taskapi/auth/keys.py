@@ -84,8 +84,9 @@ class KeySet:
                 if monotonic() - self._begun[reason] < COOLDOWNS[reason]:
                     return False
                 self._begun[reason] = monotonic()
-                thread = self._fetch = Thread(target=self._load, daemon=True)
-                thread.start()
+                thread = Thread(target=self._load, daemon=True)
+                thread.start()  # raises RuntimeError where the system has no thread left
+                self._fetch = thread
         if wait:
             thread.join(WAIT_LIMIT)
         return joined
