@@ -77,7 +77,7 @@ class KeySet:
         return bool(self._keys) and monotonic() - self._failing_since <= STALE_LIMIT
 
     def _refresh(self, reason: str, wait: bool = True) -> bool:
-        """Join the fetch under way, or begin one if the cooldown allows; return whether one was joined."""
+        """Join the fetch under way, or begin one if the cooldown allows; return whether one was joined to its end."""
         with self._lock:
             thread, joined = self._fetch, self._fetch is not None
             if thread is None:
@@ -89,7 +89,7 @@ class KeySet:
                 self._fetch = thread
         if wait:
             thread.join(WAIT_LIMIT)
-        return joined
+        return joined and not thread.is_alive()
 
     def _load(self) -> None:
         keys: list[PyJWK] = []
