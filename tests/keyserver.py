@@ -1,14 +1,18 @@
-"""The endpoint where an issuer publishes its keys, with whatever faults a test likes."""
+"""The endpoint where an issuer publishes its keys, with the faults that a test gives it."""
 
 import socket
 import struct
 from collections.abc import Callable
 from contextlib import suppress
 from socketserver import StreamRequestHandler, ThreadingTCPServer
+from ssl import SSLContext
 from threading import Event, Thread
 from typing import Any
 
 from tests.tokens import dump
+
+DRIP = b"HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n"
+DRIP_GZIP = DRIP[:-2] + b"Content-Encoding: gzip\r\n\r\n\x1f\x8b\x08\x08" + bytes(6)  # the name of a file is to follow
 
 Answer = bytes | Callable[["KeyServer", socket.socket], None]
 
@@ -20,12 +24,12 @@ def http(body: bytes, status: str = "200 OK", *headers: str) -> bytes:
 
 
 def key_set(*jwks: Any) -> bytes:
-    """Return the answer of an endpoint in good order."""
+    """Return the answer of an endpoint that works."""
     return http(dump({"keys": jwks}), "200 OK", "Content-Type: application/json")
 
 
 def hang(server: "KeyServer", connection: socket.socket) -> None:
-    """Say nothing until the test lets go; then answer in good order."""
+    """Say nothing until the test lets go; then give the late answer."""
     server.let_go.wait()
     connection.sendall(server.late_answer)
 
@@ -40,8 +44,8 @@ def silent(server: "KeyServer", connection: socket.socket) -> None:
 
 
 def drip(server: "KeyServer", connection: socket.socket) -> None:
-    """Send a space every now and then, for as long as anybody listens."""
-    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n")
+    """Begin an answer, and send a space every now and then until the other side hangs up."""
+    connection.sendall(server.drip_start)
     try:
         while not server.let_go.wait(0.05):
             connection.sendall(b" ")
@@ -80,18 +84,21 @@ class _Handler(StreamRequestHandler):
 
 
 class KeyServer(ThreadingTCPServer):
-    """Gives one answer to everybody, until told another, and notes the paths and heads of what it was asked."""
+    """Gives one answer until told another, over TLS if told so, and notes the paths and heads of what it was asked."""
 
     request_queue_size = 64
 
-    def __init__(self, *jwks: Any) -> None:
+    def __init__(self, *jwks: Any, tls: SSLContext | None = None) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
+        if tls is not None:
+            self.socket = tls.wrap_socket(self.socket, server_side=True)
         self.answer: Answer = key_set(*jwks)
         self.late_answer = self.answer
+        self.drip_start = DRIP
         self.asked: list[str] = []
         self.heads: list[list[str]] = []
         self.was_asked, self.let_go, self.left = Event(), Event(), Event()
-        self.origin = f"http://127.0.0.1:{self.server_address[1]}"
+        self.origin = f"http{'s' if tls else ''}://127.0.0.1:{self.server_address[1]}"
         self.url = f"{self.origin}/keys"
         self._thread = Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01})
 
@@ -100,7 +107,7 @@ class KeyServer(ThreadingTCPServer):
         self.answer = self.late_answer = key_set(*jwks)
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A client that has left is no error of the server's."""
+        """Ignore a client that hangs up."""
 
     def __enter__(self) -> "KeyServer":
         self._thread.start()

@@ -1,5 +1,6 @@
 """Forged and mangled tokens: their parts, their base64url and their signature."""
 
+import base64
 from collections.abc import Callable
 from functools import partial
 
@@ -16,11 +17,10 @@ pytestmark = pytest.mark.usefixtures("frozen")
 GOOD = forge()
 HEAD, PAYLOAD, SIGNATURE = GOOD.split(".")
 SIGNED = f"{HEAD}.{PAYLOAD}"
-CLAIMS_JSON = dump(CLAIMS)[:-1]  # without the closing brace
 
 
 def _resign(signed: str) -> str:
-    """Sign parts that are no base64url as if they were."""
+    """Sign parts that are not base64url as if they were."""
     return f"{signed}.{b64(hs256(signed.encode()))}"
 
 
@@ -40,7 +40,7 @@ def _bent(part: str, bent: str) -> str:
 
 @pytest.fixture
 def app() -> Flask:
-    """It knows a secret; its database is down all the while."""
+    """It has a secret, and no database."""
     return me_app()
 
 
@@ -96,6 +96,20 @@ ENCODINGS = [
 ]
 
 
+def _pad(members: Members) -> str:
+    """Return a part with the padding that base64 wants and JWS leaves out (RFC 7515 section 2)."""
+    encoded = base64.urlsafe_b64encode(dump(members)).decode()
+    assert encoded.endswith("="), "nothing to pad"
+    return encoded
+
+
+PADDED = [
+    pytest.param(_resign(f"{_pad(HEADER | {'x': 1})}.{PAYLOAD}"), id="header-with-right-padding"),
+    pytest.param(_resign(f"{HEAD}.{_pad(CLAIMS | {'x': 12})}"), id="payload-with-right-padding"),
+    pytest.param(f"{SIGNED}.{SIGNATURE}=", id="signature-with-right-padding"),
+]
+
+
 def _tamper(payload: Members) -> str:
     return f"{HEAD}.{b64(dump({**CLAIMS, **payload}))}.{SIGNATURE}"
 
@@ -126,21 +140,10 @@ SIGNATURES = [
     ],
 ]
 
-DUPLICATES = [
-    pytest.param(forge(b'{"alg":"HS256","alg":"HS256"}'), id="alg-twice-the-same"),
-    pytest.param(forge(b'{"alg":"none","alg":"HS256"}'), id="alg-none-then-hs256"),
-    pytest.param(forge(b'{"alg":"HS256","\\u0061lg":"none"}'), id="alg-escaped"),
-    pytest.param(forge(b'{"alg":"HS256","x":{"a":1,"a":2}}'), id="deep-in-the-header"),
-    pytest.param(forge(claims=CLAIMS_JSON + b',"sub":"someone-else"}'), id="sub-twice"),
-    pytest.param(forge(claims=CLAIMS_JSON + b',"exp":9999999999}'), id="exp-twice"),
-    pytest.param(forge(claims=CLAIMS_JSON + b',"\\u0073ub":"someone-else"}'), id="sub-escaped"),
-    pytest.param(forge(claims=CLAIMS_JSON + b',"x":[{"a":1,"a":2}]}'), id="deep-in-the-payload"),
-]
 
-
-@pytest.mark.parametrize("token", [*SHAPES, *ENCODINGS, *SIGNATURES, *DUPLICATES])
+@pytest.mark.parametrize("token", [*SHAPES, *ENCODINGS, *PADDED, *SIGNATURES])
 def test_malformed_or_forged_token_is_invalid(app: Flask, token: str) -> None:
-    """What is not one well-formed token with the right signature is refused, and nothing tells why."""
+    """What is not one well-formed token with the right signature is refused; the answer does not tell why."""
     assert whole(ask(app, token)) == refusal(INVALID)
 
 

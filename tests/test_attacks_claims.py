@@ -17,8 +17,8 @@ LONG_AGO = NOW - 3600
 
 WRONG: list[tuple[str, list[Any]]] = [
     ("exp", [..., None, "", str(NOW + 600), True, [], [NOW + 600], {}, 1e300, 10**30, -(10**30), 253402300800]),
-    ("nbf", [None, "", str(NOW), True, False, [], {}, NOW + 31, NOW + 30.001, 10**30, -(10**30)]),
-    ("iat", [None, "", str(NOW), True, False, [], {}, NOW + 31, NOW + 30.001, 10**30, -(10**30)]),
+    ("nbf", [None, "", str(NOW), True, False, [], {}, NOW + 31, 10**30, -(10**30)]),
+    ("iat", [None, "", str(NOW), True, False, [], {}, NOW + 31, 10**30, -(10**30)]),
     ("iss", [..., None, "", 1, True, [ISSUER], {"a": ISSUER}, f"{ISSUER}/", f"{ISSUER} ", ISSUER.upper(), "\ud800"]),
     ("aud", [..., None, "", 1, True, [], {}, {AUDIENCE: 1}, f"{AUDIENCE}/", [[AUDIENCE]], [AUDIENCE, 1], [None]]),
     ("sub", [..., None, "", 1, 1.5, True, [], [USER], {}, "x" * 256, "\0", "a\0b", "a\nb", "\x7f", "a\x85b"]),
@@ -41,7 +41,6 @@ RAW = {
     "exp-hexadecimal": b'"exp":0x7fffffff',
     "exp-with-underscore": b'"exp":1_700_000_600',
     "nbf-minus-infinity": b'"nbf":-Infinity,"exp":1700000600',
-    "nan-elsewhere": b'"x":[NaN],"exp":1700000600',
     "comment": b'"exp":1700000600/**/',
     "trailing-comma": b'"exp":1700000600,',
     "line-feed-in-a-string": b'"x":"\n","exp":1700000600',
@@ -50,7 +49,8 @@ RAW = {
 
 TIMES: list[tuple[Members, dict[str, str] | None]] = [
     ({"exp": NOW - LEEWAY + 1}, None),
-    ({"exp": NOW - LEEWAY + 0.001}, None),
+    ({"exp": NOW - LEEWAY + 1.5}, None),
+    ({"exp": NOW - LEEWAY + 0.999}, EXPIRED),
     ({"exp": NOW - LEEWAY}, EXPIRED),
     ({"exp": NOW - LEEWAY - 1}, EXPIRED),
     ({"exp": float(LONG_AGO)}, EXPIRED),
@@ -59,9 +59,11 @@ TIMES: list[tuple[Members, dict[str, str] | None]] = [
     ({"exp": 253402300799}, None),
     ({"exp": NOW + 600.5}, None),
     ({"nbf": NOW + LEEWAY}, None),
+    ({"nbf": NOW + LEEWAY + 0.999}, None),
     ({"nbf": NOW + LEEWAY + 1}, INVALID),
     ({"nbf": -1.5}, None),
     ({"iat": NOW + LEEWAY}, None),
+    ({"iat": NOW + LEEWAY + 0.999}, None),
     ({"iat": NOW + LEEWAY + 1}, INVALID),
     ({"iat": NOW - 1e6, "nbf": NOW - 1e6}, None),
 ]
@@ -75,7 +77,7 @@ BOTH = [
 
 @pytest.fixture
 def app() -> Flask:
-    """It knows a secret, whose tokens they are and for whom; its database is down all the while."""
+    """It has a secret, an issuer and an audience, and no database."""
     return me_app(JWT_ISSUER=ISSUER, JWT_AUDIENCE=AUDIENCE)
 
 
@@ -85,7 +87,7 @@ def _token(claims: Members, header: Members = {}) -> str:
 
 @pytest.mark.parametrize("claims", PARAMS)
 def test_wrong_claim_is_invalid(app: Flask, claims: Members) -> None:
-    """A registered claim of a wrong type or value spoils the token, needed or not."""
+    """A registered claim of a wrong type or value is refused, required or not."""
     assert whole(ask(app, _token(claims))) == refusal(INVALID)
 
 
@@ -96,7 +98,7 @@ def test_expired_token_with_another_fault_is_invalid(app: Flask, header: Members
 
 
 def test_expired_token_of_another_secret_is_invalid(app: Flask) -> None:
-    """That a forged token has expired is nothing that its forger is told."""
+    """A forged token is never said to have expired."""
     token = _token({"exp": LONG_AGO})
 
     assert whole(ask(app, token)) == refusal(EXPIRED)
@@ -104,15 +106,15 @@ def test_expired_token_of_another_secret_is_invalid(app: Flask) -> None:
 
 
 @pytest.mark.parametrize("members", RAW.values(), ids=RAW)
-def test_number_or_text_that_json_has_not_is_invalid(app: Flask, members: bytes) -> None:
-    """What readers of JSON disagree about, or what could exhaust one, is refused."""
+def test_claim_that_is_not_json_is_invalid(app: Flask, members: bytes) -> None:
+    """A registered claim that is not a number of JSON, and a payload that no parser reads, are refused."""
     rest = dump(merge(CLAIMS, {"aud": AUDIENCE, "exp": ...}))[:-1]
 
     assert whole(ask(app, forge(claims=rest + b"," + members + b"}"))) == refusal(INVALID)
 
 
 @pytest.mark.parametrize(("claims", "expected"), [pytest.param(*case, id=str(case[0])) for case in TIMES])
-def test_times_are_kept_to_the_second(app: Flask, claims: Members, expected: dict[str, str] | None) -> None:
+def test_times_are_compared_in_whole_seconds(app: Flask, claims: Members, expected: dict[str, str] | None) -> None:
     """Clocks may differ by the leeway and no more; a token expires at exp, not after it (RFC 7519 section 4.1.4)."""
     response = ask(app, _token(claims))
 
@@ -137,7 +139,7 @@ def test_times_are_kept_to_the_second(app: Flask, claims: Members, expected: dic
     ],
 )
 def test_right_claims_pass(app: Flask, claims: Members) -> None:
-    """What is right, or nobody's business here, is no fault."""
+    """Right claims pass, and the types of other claims do not matter."""
     response = ask(app, _token(claims))
 
     assert (response.status_code, response.json) == (200, {"id": USER, "email": None})
@@ -150,6 +152,25 @@ def test_printable_subject_passes(app: Flask, subject: str) -> None:
 
 
 @pytest.mark.parametrize("issuer", [None, 1, True, [], [ISSUER], {}, "\ud800"])
-def test_wrong_issuer_is_invalid_whatever_the_settings(issuer: Any) -> None:
-    """Where no setting says what the issuer must be, it is still text, and text that UTF-8 can hold."""
+def test_wrong_issuer_is_invalid_without_the_setting(issuer: Any) -> None:
+    """Without JWT_ISSUER the issuer is still text, and text that UTF-8 can hold."""
     assert whole(ask(me_app(), forge(claims={"iss": issuer, "sub": "auth0|1"}))) == refusal(INVALID)
+
+
+DEEP = b"[" * 400 + b"]" * 400
+CLAIMS_JSON = dump(merge(CLAIMS, {"aud": AUDIENCE}))[:-1]  # without the closing brace
+ODD: dict[str, tuple[bytes, bytes]] = {
+    "member-twice": (b'{"alg":"none","alg":"HS256"}', CLAIMS_JSON + b',"sub":"x","sub":"%s"}' % USER.encode()),
+    "nesting-in-unused-members": (b'{"alg":"HS256","x":%s}' % DEEP, CLAIMS_JSON + b',"x":%s}' % DEEP),
+    "nan-in-unused-members": (b'{"alg":"HS256","x":NaN}', CLAIMS_JSON + b',"x":[Infinity,1e999]}'),
+    "byte-order-mark": (b'\xef\xbb\xbf{"alg":"HS256"}', b"\xef\xbb\xbf" + CLAIMS_JSON + b"}"),
+    "white-space": (b' {"alg" :\n"HS256"}\r\n', CLAIMS_JSON + b"\t}  "),
+}
+
+
+@pytest.mark.parametrize(("header", "claims"), ODD.values(), ids=ODD)
+def test_odd_text_of_the_issuer_passes(app: Flask, header: bytes, claims: bytes) -> None:
+    """What the issuer signs and PyJWT reads is the issuer's affair, if each registered claim is right."""
+    response = ask(app, forge(header, claims))
+
+    assert (response.status_code, response.json) == (200, {"id": USER, "email": None})

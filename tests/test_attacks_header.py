@@ -1,4 +1,4 @@
-"""Forged and misused tokens: a header that asks for something else, and parts that are no JSON object."""
+"""Forged and misused tokens: a header that asks for something else, and parts that are not a JSON object."""
 
 import json
 
@@ -31,6 +31,7 @@ HEADERS = [
     pytest.param({"crit": ["exp"], "exp": NOW + 600}, id="crit-exp"),
     pytest.param({"crit": ["b64"], "b64": False}, id="crit-b64"),
     pytest.param({"crit": None}, id="crit-null"),
+    pytest.param({"crit": ["b64"], "b64": True}, id="crit-b64-true"),
     pytest.param({"b64": False}, id="b64-false"),
     pytest.param({"b64": True}, id="b64-true"),
     pytest.param({"zip": "DEF"}, id="zip-def"),
@@ -59,18 +60,16 @@ TEXTS = {
     "100000-braces": b'{"a":' * 100_000,
 }
 
-ENCODINGS = ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "latin-1"]
-
 
 @pytest.fixture
 def app() -> Flask:
-    """It knows a secret; its database is down all the while."""
+    """It has a secret, and no database."""
     return me_app()
 
 
 @pytest.mark.parametrize("members", HEADERS)
 def test_wrong_header_is_invalid(app: Flask, members: Members) -> None:
-    """The signature is right each time; the header asks for what is not done here."""
+    """The signature is right each time; the header asks for what the service does not do."""
     assert whole(ask(app, forge(members))) == refusal(INVALID)
 
 
@@ -82,18 +81,17 @@ def test_unsigned_token_is_invalid(app: Flask, name: str, signature: str) -> Non
 
 
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
-def test_part_that_is_no_json_object_is_invalid(app: Flask, text: bytes) -> None:
+def test_part_that_is_not_a_json_object_is_invalid(app: Flask, text: bytes) -> None:
     """The signature is right each time; one of the parts is not a JSON object in UTF-8."""
     responses = [ask(app, token) for token in (forge(header=text), forge(claims=text))]
 
     assert list(map(whole, responses)) == [refusal(INVALID)] * 2
 
 
-@pytest.mark.parametrize("encoding", ENCODINGS)
-def test_part_in_another_encoding_is_invalid(app: Flask, encoding: str) -> None:
-    """A JWT is UTF-8 without a byte order mark (RFC 7519 section 3, RFC 8259 section 8.1)."""
+def test_part_in_latin_1_is_invalid(app: Flask) -> None:
+    """The parts are UTF-8 (RFC 7519 section 3)."""
     header, claims = (json.dumps({**part, "x": "é"}, ensure_ascii=False) for part in (HEADER, CLAIMS))
-    tokens = [forge(header=header.encode(encoding)), forge(claims=claims.encode(encoding))]
+    tokens = [forge(header=header.encode("latin-1")), forge(claims=claims.encode("latin-1"))]
 
     assert [whole(ask(app, token)) for token in tokens] == [refusal(INVALID)] * 2
     assert ask(app, forge(header.encode(), claims.encode())).status_code == 200
@@ -118,7 +116,7 @@ def test_part_in_another_encoding_is_invalid(app: Flask, encoding: str) -> None:
     ],
 )
 def test_right_token_passes(app: Flask, members: Members) -> None:
-    """A secret has no key id: whatever the token calls its key, it is the same one."""
+    """A shared secret has no key id, so that any kid is ignored."""
     response = ask(app, forge(members))
 
     assert (response.status_code, response.json) == (200, {"id": USER, "email": None})

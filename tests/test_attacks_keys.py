@@ -37,7 +37,7 @@ def server() -> Iterator[KeyServer]:
 
 @pytest.fixture
 def app(server: KeyServer) -> Flask:
-    """It takes the issuer's tokens; its database is down all the while."""
+    """It takes the issuer's tokens, and has no database."""
     return me_app(JWT_JWKS_URL=server.url, JWT_ISSUER=ISSUER)
 
 
@@ -68,8 +68,8 @@ PAIRS: dict[str, Callable[[], KeyPair]] = {"rsa": RSA, "ec": lambda: EC, "ed": l
 
 @pytest.mark.parametrize("name", PAIRS)
 @pytest.mark.parametrize("form", PUBLIC_FORMS)
-def test_public_key_is_no_hmac_secret(app: Flask, name: str, form: str) -> None:
-    """Everybody has the public key, and could sign with it if it were a secret (RFC 8725 section 2.1)."""
+def test_public_key_is_not_an_hmac_secret(app: Flask, name: str, form: str) -> None:
+    """Public keys are public: a token signed with one as an HMAC secret is refused (RFC 8725 section 2.1)."""
     secret = PUBLIC_FORMS[form](PAIRS[name])
 
     responses = [ask(app, forge({"alg": alg, "kid": name}, sign=partial(hs256, secret=secret)))
@@ -87,7 +87,7 @@ FORGED: dict[str, Callable[[], str]] = {
     "of-another-ed25519-key": lambda: ed25519("ed").token(),
     "of-another-p256-key": lambda: p256("ec").token(),
     "of-another-rsa-key": lambda: rsa_key("other").token({"kid": "rsa"}),
-    "of-an-ed448-key": lambda: ed448("ed").token(),
+    "of-another-ed448-key": lambda: ed448("ed").token(),
     "of-a-p384-key": lambda: KeyPair("ES384", ec.generate_private_key(ec.SECP384R1()), "ec").token({"alg": "ES256"}),
     "of-a-secp256k1-key": lambda: KeyPair("ES256K", ec.generate_private_key(ec.SECP256K1()), "ec").token(
         {"alg": "ES256"}
@@ -129,7 +129,7 @@ FORGED: dict[str, Callable[[], str]] = {
 
 @pytest.mark.parametrize("make_token", FORGED.values(), ids=FORGED)
 def test_forged_token_is_invalid(app: Flask, server: KeyServer, make_token: Callable[[], str]) -> None:
-    """A key is for its one algorithm, and no answer tells more than any other's; the key set is asked twice at most."""
+    """A key serves its one algorithm, all answers are the same, and the key set is fetched twice at most."""
     assert whole(ask(app, make_token())) == refusal(INVALID)
     assert len(server.asked) <= 2  # the first load, and one look for an unknown key
 
@@ -153,7 +153,7 @@ def _brought(pair: KeyPair, url: str) -> dict[str, Members]:
 @pytest.mark.parametrize("name", _brought(ED, ""))
 @pytest.mark.parametrize("kid", [..., "ed", "new"])
 def test_key_that_a_token_brings_is_not_used(app: Flask, server: KeyServer, name: str, kid: str) -> None:
-    """A key inside the token proves nothing, and nobody fetches what a stranger names."""
+    """A key inside a token is not used, and a URL inside a token is not fetched."""
     forger = ed25519("new")
     with KeyServer(forger.jwk()) as own:
         response = ask(app, forger.token({"kid": kid} | dict(_brought(forger, own.origin)[name])))
@@ -164,8 +164,8 @@ def test_key_that_a_token_brings_is_not_used(app: Flask, server: KeyServer, name
 
 
 @pytest.mark.parametrize("name", [name for name in _brought(ED, "") if "kid" not in name])
-def test_right_token_passes_whatever_it_names(app: Flask, server: KeyServer, name: str) -> None:
-    """A key that a right token names beside its own is as unimportant as any unknown member."""
+def test_right_token_passes_and_its_urls_are_ignored(app: Flask, server: KeyServer, name: str) -> None:
+    """A key that a right token names beside its own is ignored like any unknown member."""
     with KeyServer() as other:
         response = ask(app, ED.token(_brought(ed25519(), other.origin)[name]))
 

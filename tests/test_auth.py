@@ -1,11 +1,13 @@
 """Who is asking: what needs a token, what counts as one, and what g.user holds afterwards."""
 
+import re
+from collections.abc import Iterator
+
 import pytest
-from flask import Flask
+from flask import Blueprint, Flask
 from sqlalchemy import event
 
 from taskapi.database.models import db
-from taskapi.wire import read_base64url, write_base64url
 from tests.tokens import (
     CHALLENGE, EXPIRED, INVALID, ISSUER, ME, NO_TOKEN, NOW, USER, Members, ask, forge, me_app, refusal, whole
 )
@@ -15,13 +17,18 @@ pytestmark = pytest.mark.usefixtures("frozen")
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "TRACE", "CONNECT", "PROPFIND", "get"]
 TASK = "/api/tasks/0f8fad5b-d9cb-469f-a165-70867728950e"
 UNDER = ["/api/tasks", "/api/tasks/", "/api/tasks//", TASK, f"{TASK}/", f"{TASK}/x", "/api/tasks/x", "/api/tasks/..",
-         "/api/tasks?limit=0", "/api/tasks/%2e%2e/healthz", "/api/%74asks", "/api/tasks%2F", ME]
-OUTSIDE = {"/healthz": 200, "/api/tasksfoo": 404, "/api/tasksfoo/x": 404, "/api": 404, "/": 404, "/api/Tasks": 404}
+         "/api/tasks?limit=0", "/api/tasks/%2e%2e/healthz", "/api/%74asks", "/api/tasks%2F", ME, "/api/", "/api//",
+         "/api/Tasks", "/api/nothing", "/api//docs", "/api/docs2", "/api/Docs", "/api/openapi.json2",
+         "/api/./docs", "/%61pi/tasks", "/api/%2E/tasks", "/api/docs;/../tasks"]
+OUTSIDE = {"/healthz": 200, "/api": 404, "/": 404, "/Api/tasks": 404, "/apis/tasks": 404, "/api;/tasks": 404,
+           "/api/docs": 200, "/api/docs/": 200, "/api/docs/x": 404, "/api/docs/../tasks": 404, "/api/openapi.json": 200,
+           "/api/openapi.json/": 200, "/api/docs/%2e%2e/tasks": 404, "/api/docs/ui/swagger-ui.css": 200}
+PUBLIC = {"/api/openapi.json", "/api/docs", "/api/docs/ui/<name>"}  # the rules under /api/ that need no token
 
 
 @pytest.fixture
 def app() -> Flask:
-    """It knows a secret, and has no database."""
+    """It has a secret, and no database."""
     return me_app()
 
 
@@ -66,7 +73,7 @@ def test_missing_token_is_unauthorized(app: Flask, values: list[str]) -> None:
     ids=lambda values: "+".join(value.replace(forge(), "TOKEN").replace("\t", "TAB") for value in values),
 )
 def test_token_among_other_things_is_invalid(app: Flask, values: list[str]) -> None:
-    """One header with one scheme and one token, or none of it is believed."""
+    """A token counts in one header with one scheme and nothing else."""
     assert whole(app.test_client().get(ME, headers=_authorization(*values))) == refusal(INVALID)
 
 
@@ -79,8 +86,8 @@ def test_expired_token_has_a_code_of_its_own(app: Flask) -> None:
 
 
 @pytest.mark.parametrize("path", UNDER)
-def test_everything_under_tasks_needs_a_token(app: Flask, path: str) -> None:
-    """Whether there is such a path or method is told to nobody unknown."""
+def test_everything_under_api_needs_a_token(app: Flask, path: str) -> None:
+    """Without a token the answer is 401, whether or not there is such a path or method."""
     client = app.test_client()
     without = [client.open(path, method=method) for method in METHODS]
     forged = [client.open(path, method=method, headers={"Authorization": "Bearer x.y.z"}) for method in METHODS]
@@ -92,22 +99,58 @@ def test_everything_under_tasks_needs_a_token(app: Flask, path: str) -> None:
     assert not any("Allow" in response.headers for response in without + forged)
 
 
+@pytest.mark.parametrize("path", ["//api/tasks", "///api/tasks", "api/tasks", "/api/\0", "/api/tasks\n"])
+def test_odd_path_needs_a_token(app: Flask, path: str) -> None:
+    """The guard and the routes read the path in the same way, however a server hands it over."""
+    assert app.test_client().get("/", environ_overrides={"PATH_INFO": path}).json == NO_TOKEN
+
+
 @pytest.mark.parametrize(("path", "status"), OUTSIDE.items())
 def test_nothing_else_needs_a_token(app: Flask, path: str, status: int) -> None:
-    """Elsewhere nobody looks at a token, not even at a wrong one."""
+    """The description, its page and other paths need no token, and a wrong one changes nothing there."""
     for values in ([], ["Bearer x.y.z"]):
         assert app.test_client().get(path, headers=_authorization(*values)).status_code == status
 
 
-@pytest.mark.parametrize("path", ["/api/tasks", TASK])
-def test_preflight_needs_no_token(app: Flask, path: str) -> None:
-    """A browser sends none with it (Fetch standard, CORS-preflight fetch)."""
-    headers = {"Origin": "http://localhost:3000", "Access-Control-Request-Method": "PUT"}
+def _add_blueprint(app: Flask) -> None:
+    """Register a blueprint as a developer might tomorrow, who does not think of tokens."""
+    bp = Blueprint("notes", __name__, url_prefix="/api/notes")
+    for path in ("/", "/<int:number>", "/<path:path>", "/docs"):
+        bp.add_url_rule(path, path, lambda **given: {"notes": []}, methods=["GET", "POST", "DELETE"])
+    app.register_blueprint(bp)
 
-    responses = [app.test_client().options(path, headers=given) for given in (headers, {})]
 
-    assert [response.status_code for response in responses] == [200, 200]
-    assert responses[0].headers["Access-Control-Allow-Origin"] == "http://localhost:3000"
+def _paths(app: Flask) -> Iterator[str]:
+    """Return an example of each rule under /api/ that has to be guarded."""
+    for rule in app.url_map.iter_rules():
+        if rule.rule.startswith("/api/") and rule.rule not in PUBLIC:
+            yield re.sub("<[^>]*>", "1", rule.rule)
+
+
+def test_every_route_needs_a_token(app: Flask) -> None:
+    """A blueprint that is added later is guarded without another line."""
+    _add_blueprint(app)
+    client = app.test_client()
+
+    for path in {*_paths(app)}:
+        for method in METHODS:
+            response = client.open(path, method=method)
+            assert (response.status_code, response.headers["Cache-Control"]) == (401, "private, no-cache"), path
+    assert client.get("/api/notes/", headers={"Authorization": f"Bearer {forge()}"}).json == {"notes": []}
+    assert {*_paths(app)} > {"/api/tasks", "/api/tasks/1", "/api/notes/1", "/api/notes/docs"}
+
+
+def test_preflight_needs_no_token() -> None:
+    """A browser sends none with it (Fetch standard, CORS-preflight fetch); neither does a plain OPTIONS need one."""
+    app = me_app(FRONTEND_URL="https://app.example.com")
+    _add_blueprint(app)
+    headers = {"Origin": "https://app.example.com", "Access-Control-Request-Method": "PUT"}
+
+    for path in {*_paths(app)}:
+        preflight, plain = [app.test_client().options(path, headers=given) for given in (headers, {})]
+        assert (preflight.status_code, plain.status_code) == (200, 200), path
+        assert preflight.headers["Access-Control-Allow-Origin"] == "https://app.example.com"
+        assert preflight.headers["Cache-Control"] == "private, no-cache"
 
 
 def test_nothing_else_identifies_a_user(app: Flask) -> None:
@@ -126,7 +169,7 @@ def test_nothing_else_identifies_a_user(app: Flask) -> None:
 @pytest.mark.parametrize("body", [b"", b"{", b"x" * 70_000, b"[" * 10_000])
 @pytest.mark.parametrize("content_type", ["application/json", "text/plain", "multipart/form-data", ""])
 def test_token_is_checked_before_the_body(app: Flask, body: bytes, content_type: str) -> None:
-    """What is wrong with a body, or how large it is, is told to people with a token."""
+    """Without a token a bad or large body changes nothing in the answer."""
     client = app.test_client()
     for method, path in (("POST", "/api/tasks"), ("PUT", TASK), ("PATCH", f"{TASK}?x")):
         answers = [
@@ -138,7 +181,7 @@ def test_token_is_checked_before_the_body(app: Flask, body: bytes, content_type:
 
 
 def test_body_is_not_read(app: Flask) -> None:
-    """A stranger's upload is not waited for: a body that fails when it is read does not, without a token."""
+    """Without a token the body is not read: the service does not wait for a stranger's upload."""
 
     class Unread:
         def read(self, *size: int) -> bytes:
@@ -211,7 +254,7 @@ def test_users_do_not_mix(app: Flask) -> None:
     ],
 )
 def test_setting_is_obeyed(setting: str, value: str, good: Members, bad: Members) -> None:
-    """Set, it must match exactly; not set, anything or nothing at all will do."""
+    """Set, it must match exactly; not set, the claim may be anything, or absent."""
     strict, lax = me_app(**{setting: value}), me_app()
 
     assert [ask(strict, forge(claims=claims)).status_code for claims in (good, bad)] == [200, 401]
@@ -227,10 +270,3 @@ def test_leeway_is_obeyed(settings: dict[str, str], leeway: int) -> None:
 
     assert [ask(app, forge(claims=claims)).status_code for claims in within] == [200] * 3
     assert [ask(app, forge(claims=claims)).json for claims in beyond] == [EXPIRED, INVALID, INVALID]
-
-
-def test_base64url_loses_nothing() -> None:
-    """Whatever the bytes are that a signature ends in."""
-    signatures = [bytes([0] * zeros + [last]) for zeros in range(3) for last in range(256)]
-
-    assert [read_base64url(write_base64url(signature)) for signature in signatures] == signatures

@@ -1,4 +1,4 @@
-"""Tokens built part by part, as no library would, and an app that says whom it takes their bearer for."""
+"""Tokens built part by part, as no library would, and an app that shows the user of a token."""
 
 import base64
 import hmac
@@ -25,7 +25,7 @@ HEADER = {"alg": "HS256", "typ": "JWT"}
 CLAIMS = {"iss": ISSUER, "sub": USER, "exp": NOW + 600}
 
 ME = "/api/tasks/me"
-NOWHERE = "postgresql://127.0.0.1:1/nothing"  # where no database is: nothing here needs one
+NOWHERE = "postgresql://127.0.0.1:1/nothing"  # there is no database, as nothing here needs one
 
 NO_TOKEN = {"error": "Send a bearer token.", "code": "UNAUTHORIZED"}
 INVALID = {"error": "The token is not valid.", "code": "INVALID_TOKEN"}
@@ -95,7 +95,7 @@ def ed25519(kid: str = "k1") -> KeyPair:
 
 
 def ed448(kid: str = "k1") -> KeyPair:
-    """Return a fresh key for EdDSA, on the curve that is not taken."""
+    """Return a fresh key for EdDSA on the other curve (RFC 8037 section 3.1)."""
     return KeyPair("EdDSA", Ed448PrivateKey.generate(), kid)
 
 
@@ -124,7 +124,7 @@ def me_app(**settings: str) -> Flask:
 
 
 def ask(app: Flask, token: str) -> TestResponse:
-    """Ask the app who the token's bearer is."""
+    """Ask the app for the user of a token."""
     return app.test_client().get(ME, headers={"Authorization": f"Bearer {token}", "X-Request-ID": "same"})
 
 
@@ -134,7 +134,7 @@ def whole(response: TestResponse) -> tuple[int, dict[str, str], Any]:
 
 
 def refusal(body: Members) -> tuple[int, dict[str, str], Any]:
-    """Return all that the answer to a refused token says, whatever was wrong with it."""
+    """Return all that the answer to a refused token says: it is the same for every fault."""
     headers = {
         "Cache-Control": "private, no-cache",
         "Content-Length": str(len(json.dumps(body, separators=(",", ":")))),

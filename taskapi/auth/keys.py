@@ -77,18 +77,19 @@ class KeySet:
         return bool(self._keys) and monotonic() - self._failing_since <= STALE_LIMIT
 
     def _refresh(self, reason: str, wait: bool = True) -> bool:
-        """Join the fetch under way, or begin one if the cooldown allows; return whether one was joined."""
+        """Join the fetch under way, or begin one if the cooldown allows; return whether one was joined to its end."""
         with self._lock:
             thread, joined = self._fetch, self._fetch is not None
             if thread is None:
                 if monotonic() - self._begun[reason] < COOLDOWNS[reason]:
                     return False
                 self._begun[reason] = monotonic()
-                thread = self._fetch = Thread(target=self._load, daemon=True)
-                thread.start()
+                thread = Thread(target=self._load, daemon=True)
+                thread.start()  # raises RuntimeError where the system has no thread left
+                self._fetch = thread
         if wait:
             thread.join(WAIT_LIMIT)
-        return joined
+        return joined and not thread.is_alive()
 
     def _load(self) -> None:
         keys: list[PyJWK] = []
@@ -97,8 +98,8 @@ class KeySet:
         try:
             for jwk in fetch(self.url):
                 keys += read_keys(jwk, self.algorithms, skipped)
-        except Exception as error:  # the endpoint may answer anything
-            keys, failure = [], f"{error!r:.200}"
+        except Exception as error:  # the endpoint may answer anything; the repr of some errors quotes all of it
+            keys, skipped, failure = [], self._skipped, f"{type(error).__name__}: {str(error)!r:.200}"
         for problem in sorted(skipped - self._skipped):
             log.warning("skipped a key of %s: %s", self.url, problem)
         with self._lock:
