@@ -96,6 +96,15 @@ def test_unknown_key_answers_400(ana: Person, method: str, key: str) -> None:
     assert [row.title for row in ana.stored()] == ([] if method == "POST" else ["Water the plants"])
 
 
+@ON_ONE_DATABASE
+@METHODS
+def test_key_named_schema_is_unknown(ana: Person, method: str) -> None:
+    """It can't be taken for the name under which details tell of the whole body."""
+    response = send(ana, method, {"_schema": 1, "title": None})
+
+    assert (response.status_code, response.json) == refusal(title=TITLE, _schema=UNKNOWN)
+
+
 @METHODS
 def test_read_only_keys_are_ignored(ana: Person, method: str) -> None:
     """What the API gives, it takes back, and the server sets these itself."""
