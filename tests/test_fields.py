@@ -147,7 +147,7 @@ INVALID = {"id": 1, "title": None, "description": 5, "is_completed": "no"}
 
 @ON_ONE_DATABASE
 def test_error_names_the_first_field_of_the_schema(ana: Person) -> None:
-    """All invalid fields stand in details. The order of the body, where an unknown key may come first, does not count."""
+    """All invalid fields stand in details, unknown keys last. The order of the body does not count."""
     orders = [dict(order) for order in permutations((INVALID | {"done": 1}).items())]
 
     answers = [ana.call("POST", json=order) for order in orders]

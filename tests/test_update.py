@@ -97,7 +97,8 @@ OTHER_VERSIONS = [
     '"2026-01-01T24:00:00.000000Z"',
     '"10000-01-01T00:00:00.000000Z"',
     *("", '""', '"*"', "*x", "* *", "X*X", "\xa0*", ",", "é", "null"),
-    *("w/{etag}", "W/ {etag}", "W/W/{etag}", "W{etag}", "W/*", "W/{bare}", '"{etag}"', "{etag} {etag}", "{etag}x", "'{etag}'", "{bare}", '"{bare}', '" {bare}"'),
+    *("w/{etag}", "W/ {etag}", "W/W/{etag}", "W{etag}", "W/*", "W/{bare}", "W/{etag} {etag}"),
+    *('"{etag}"', "{etag} {etag}", "{etag}x", "'{etag}'", "{bare}", '"{bare}', '" {bare}"'),
 ]
 
 
