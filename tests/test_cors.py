@@ -20,28 +20,34 @@ def database_url(sqlite_url: str) -> str:
     return sqlite_url
 
 
+@pytest.fixture
+def app(make_app: Callable[..., Flask]) -> Flask:
+    """The service for pages of one origin."""
+    return make_app(FRONTEND_URL=HOME)
+
+
 def cors_headers(response: TestResponse) -> dict[str, str]:
-    """Return the headers that speak to browsers."""
+    """Return the headers of CORS."""
     return {name: value for name, value in response.headers if name.startswith("Access-Control-")}
 
 
 def preflight(app: Flask, path: str, origin: str = HOME, method: str = "PUT", headers: str = "") -> TestResponse:
-    """Ask as a browser does before a request that is not simple."""
+    """Ask as a browser does before a request with a token."""
     asked = {"Origin": origin, "Access-Control-Request-Method": method, "Access-Control-Request-Headers": headers}
     return app.test_client().options(path, headers=asked)
 
 
 @pytest.mark.parametrize("path", ["/api/tasks", "/api/tasks/", "/api/tasks/0f8fad5b-d9cb-469f-a165-70867728950e"])
 def test_preflight_needs_no_token(app: Flask, path: str) -> None:
-    """A browser asks before it has shown a token."""
+    """A browser sends none with it."""
     responses = [preflight(app, path, method=method) for method in METHODS]
 
-    assert [response.status_code for response in responses] == [200] * len(METHODS)
-    assert {response.headers["Access-Control-Allow-Origin"] for response in responses} == {HOME}
-    assert [set(response.headers["Access-Control-Allow-Methods"].split(", ")) for response in responses] == [
-        set(METHODS)
-    ] * len(METHODS)
-    assert all(int(response.headers["Access-Control-Max-Age"]) > 0 for response in responses)
+    assert {(response.status_code, response.headers["Access-Control-Allow-Origin"]) for response in responses} == {
+        (200, HOME)
+    }
+    for response in responses:
+        assert set(response.headers["Access-Control-Allow-Methods"].split(", ")) == set(METHODS)
+        assert int(response.headers["Access-Control-Max-Age"]) > 0
 
 
 @pytest.mark.parametrize(
@@ -49,14 +55,14 @@ def test_preflight_needs_no_token(app: Flask, path: str) -> None:
     ["authorization", "content-type", "if-match", "if-none-match", "x-request-id", "authorization,if-match"],
 )
 def test_preflight_allows_the_headers_of_the_contract(app: Flask, asked: str) -> None:
-    """A front end may send what the service reads; browsers ask in lower case."""
+    """A page may send the headers that the service reads; browsers ask in lower case."""
     allowed = preflight(app, "/api/tasks", headers=asked).headers["Access-Control-Allow-Headers"]
 
     assert set(allowed.lower().split(", ")) == set(asked.split(","))
 
 
 def test_preflight_allows_no_other_header(app: Flask) -> None:
-    """What the service does not read, a browser need not send."""
+    """The service reads no others."""
     asked = "x-user-id, cookie, authorization"
 
     allowed = preflight(app, "/api/tasks", headers=asked).headers["Access-Control-Allow-Headers"]
@@ -64,8 +70,8 @@ def test_preflight_allows_no_other_header(app: Flask) -> None:
     assert allowed.lower() == "authorization"
 
 
-def test_answer_can_be_read(ana: Person) -> None:
-    """The page that called may read the answer and its headers; there are no cookies to send."""
+def test_page_can_read_the_answer(ana: Person) -> None:
+    """It can read the headers, too; no cookies are allowed."""
     response = ana.call("GET", headers={"Origin": HOME})
 
     headers = cors_headers(response)
@@ -82,8 +88,8 @@ def test_answer_can_be_read(ana: Person) -> None:
         ("GET", "/broken", 500),
     ],
 )
-def test_errors_can_be_read(app: Flask, ana: Person, method: str, path: str, status: int) -> None:
-    """Without the header a browser would hide from the page what went wrong."""
+def test_page_can_read_errors(app: Flask, ana: Person, method: str, path: str, status: int) -> None:
+    """Without the header a browser would hide the error from the page."""
     app.add_url_rule("/broken", view_func=lambda: dict[str, str]()["missing"])
 
     response = ana.call(method, path, headers={"Origin": HOME})
@@ -92,15 +98,15 @@ def test_errors_can_be_read(app: Flask, ana: Person, method: str, path: str, sta
     assert set(response.headers["Access-Control-Expose-Headers"].split(", ")) == EXPOSED
 
 
-def test_refusal_can_be_read(client: FlaskClient) -> None:
-    """A page whose token has run out must be able to see that."""
+def test_page_can_read_a_refusal(client: FlaskClient) -> None:
+    """A page can tell that its token has expired."""
     response = client.get("/api/tasks", headers={"Origin": HOME})
 
     assert (response.status_code, response.headers["Access-Control-Allow-Origin"]) == (401, HOME)
 
 
 def test_each_of_several_origins_is_allowed(make_app: Callable[..., Flask]) -> None:
-    """FRONTEND_URL takes several, separated by commas, with or without blanks; each hears only of itself."""
+    """FRONTEND_URL takes several, separated by commas; an answer names only the one that asks."""
     origins = [HOME, "https://app.example.com", "https://app.example.com:8443", "http://[::1]:3000", "http://127.0.0.1"]
     client = make_app(FRONTEND_URL=" ,  ".join(origins)).test_client()
 
@@ -109,7 +115,7 @@ def test_each_of_several_origins_is_allowed(make_app: Callable[..., Flask]) -> N
     assert [response.headers.getlist("Access-Control-Allow-Origin") for response in responses] == [
         [origin] for origin in origins
     ]
-    assert [response.headers.getlist("Vary") for response in responses] == [["Origin"]] * len(origins)
+    assert {tuple(response.headers.getlist("Vary")) for response in responses} == {("Origin",)}
 
 
 @pytest.mark.parametrize(
@@ -136,7 +142,7 @@ def test_each_of_several_origins_is_allowed(make_app: Callable[..., Flask]) -> N
     ],
 )
 def test_other_origin_gets_no_cors_header(make_app: Callable[..., Flask], origin: str) -> None:
-    """An origin is matched exactly, to the letter; a cache still learns that the answer depends on it."""
+    """An origin is matched exactly. Vary still tells caches that the answer depends on it."""
     app = make_app(FRONTEND_URL="https://app.example.com,http://[::1]:3000")
 
     answers = [
@@ -145,8 +151,8 @@ def test_other_origin_gets_no_cors_header(make_app: Callable[..., Flask], origin
         app.test_client().get("/api/tasks", headers={"Origin": origin}),
     ]
 
-    assert [cors_headers(answer) for answer in answers] == [{}, {}, {}]
-    assert [answer.headers.getlist("Vary") for answer in answers] == [["Origin"]] * 3
+    assert [cors_headers(answer) for answer in answers if cors_headers(answer)] == []
+    assert {tuple(answer.headers.getlist("Vary")) for answer in answers} == {("Origin",)}
 
 
 def test_request_without_origin_gets_no_cors_header(client: FlaskClient) -> None:
@@ -155,3 +161,33 @@ def test_request_without_origin_gets_no_cors_header(client: FlaskClient) -> None
 
     assert cors_headers(response) == {}
     assert response.headers.getlist("Vary") == ["Origin"]
+
+
+DEVELOPMENT = ["http://localhost:3000", "http://localhost:5173"]
+
+
+@pytest.mark.parametrize(("debug", "allowed"), [("1", DEVELOPMENT), ("0", [])], ids=["debug mode", "outside it"])
+def test_default_origins(make_app: Callable[..., Flask], debug: str, allowed: list[str]) -> None:
+    """Without FRONTEND_URL, debug mode allows the pages of Next.js and Vite on this machine, and else none."""
+    app = make_app(FLASK_DEBUG=debug)
+    asked = [*DEVELOPMENT, "http://localhost:5000", "http://127.0.0.1:3000"]
+
+    answers = {origin: preflight(app, "/api/tasks", origin) for origin in asked}
+
+    assert [origin for origin, answer in answers.items() if cors_headers(answer)] == allowed
+
+
+@pytest.mark.parametrize("debug", ["1", "0"], ids=["debug mode", "outside it"])
+def test_debug_mode_names_a_refused_origin(
+    make_app: Callable[..., Flask], caplog: pytest.LogCaptureFixture, debug: str
+) -> None:
+    """The browser tells a developer no more than "Failed to fetch". Outside debug mode any visitor could fill the log."""
+    app = make_app(FLASK_DEBUG=debug, FRONTEND_URL=HOME)
+    caplog.clear()
+
+    for origin in (HOME, "http://localhost:4000"):
+        preflight(app, "/api/tasks", origin)
+    app.test_client().get("/healthz")
+
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert ["http://localhost:4000" in line and "FRONTEND_URL" in line for line in warnings] == [True] * int(debug)

@@ -1,4 +1,4 @@
-"""What every answer has: headers, request ids, HEAD, one path for each thing."""
+"""What every answer has: headers, a request id, HEAD, one spelling of each path."""
 
 import re
 
@@ -19,21 +19,21 @@ def database_url(sqlite_url: str) -> str:
 
 @pytest.mark.parametrize("path", ["/api/tasks", "/api/tasks/", TASK, "/api/tasks?limit=0", "/api/tasks/x/y"])
 def test_tasks_are_private(ana: Person, path: str) -> None:
-    """No shared cache keeps an answer about tasks, and a browser asks again; errors are no exception."""
-    headers = [ana.call(method, path).headers for method in METHODS]
+    """No shared cache keeps an answer or an error, and a browser asks again."""
+    headers = {method: ana.call(method, path).headers for method in METHODS}
 
-    assert [got.getlist("Cache-Control") for got in headers] == [["private, no-cache"]] * len(METHODS)
-    assert [got.getlist("X-Content-Type-Options") for got in headers] == [["nosniff"]] * len(METHODS)
+    for name, value in (("Cache-Control", "private, no-cache"), ("X-Content-Type-Options", "nosniff")):
+        assert {method: [value] for method in METHODS} == {method: got.getlist(name) for method, got in headers.items()}
 
 
 def test_refused_requests_are_private(client: FlaskClient) -> None:
-    """A 401 is no exception either."""
+    """A shared cache keeps no 401."""
     assert client.get("/api/tasks").headers["Cache-Control"] == "private, no-cache"
 
 
-@pytest.mark.parametrize("path", ["/healthz", "/nothing", "/api/tasksx", "/api/nothing"])
-def test_other_paths_are_nosniff(client: FlaskClient, path: str) -> None:
-    """No browser takes an answer for something else than it says it is."""
+@pytest.mark.parametrize("path", ["/healthz", "/nothing", "/api", "/api/openapi.json", "/api/docs", "/api/docs/x"])
+def test_public_paths_are_nosniff(client: FlaskClient, path: str) -> None:
+    """No browser takes an answer for another media type. These are not private."""
     response = client.get(path)
 
     assert response.headers["X-Content-Type-Options"] == "nosniff"
@@ -43,12 +43,14 @@ def test_other_paths_are_nosniff(client: FlaskClient, path: str) -> None:
 @pytest.mark.parametrize("path", ["/healthz", "/api/tasks", TASK, "/nothing", "/api/tasks?limit=0"])
 def test_answers_vary_by_origin_once(ana: Person, path: str) -> None:
     """A cache must not give one origin's answer to another."""
-    assert [ana.call(method, path).headers.getlist("Vary") for method in METHODS] == [["Origin"]] * len(METHODS)
+    vary = {method: ana.call(method, path).headers.getlist("Vary") for method in METHODS}
+
+    assert vary == {method: ["Origin"] for method in METHODS}
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/api/tasks", "/nothing"])
 def test_request_id_is_taken_over(client: FlaskClient, path: str) -> None:
-    """One id leads through the logs of everybody on a request's way."""
+    """One id marks a request in the logs of every service that it passes."""
     given = ["a", "A-Za-z0-9._-", "0" * 128, "-" * 128]
 
     taken = [client.get(path, headers={"X-Request-ID": one}).headers.getlist("X-Request-ID") for one in given]
@@ -57,7 +59,7 @@ def test_request_id_is_taken_over(client: FlaskClient, path: str) -> None:
 
 
 def test_bad_request_id_is_replaced(client: FlaskClient) -> None:
-    """What could break a log line, or is longer than 128 characters, is not taken over."""
+    """An id with other characters, or with more than 128, is not taken over."""
     given = ["", " ", "0" * 129, "a b", "a\t", "a,b", "a/b", 'a"b', "<b>", "\xe9", "\xb2", "\xd9\xa3", "a;b", "{}"]
 
     made = [client.get("/healthz", headers={"X-Request-ID": one}).headers["X-Request-ID"] for one in given]
@@ -67,14 +69,14 @@ def test_bad_request_id_is_replaced(client: FlaskClient) -> None:
 
 @pytest.mark.parametrize("given", ["a\n", "a\r\n", "\na", "a\nb", "a\0"])
 def test_request_id_with_a_line_end_is_replaced(client: FlaskClient, given: str) -> None:
-    """Should a server let a line end through, it ends here."""
+    """It is so even if the server lets the line end through."""
     response = client.get("/healthz", environ_overrides={"HTTP_X_REQUEST_ID": given})
 
     assert re.fullmatch("[0-9a-f]{32}", response.headers["X-Request-ID"])
 
 
 def test_made_request_ids_differ(client: FlaskClient) -> None:
-    """A request without an id gets one of its own."""
+    """A request without an id gets its own."""
     first, second = (client.get("/healthz").headers["X-Request-ID"] for _ in range(2))
 
     assert re.fullmatch("[0-9a-f]{32}", first)
@@ -82,7 +84,7 @@ def test_made_request_ids_differ(client: FlaskClient) -> None:
 
 
 def test_trailing_slash_is_the_same_list(ana: Person) -> None:
-    """/api/tasks/ answers itself, with no redirect that would lose a body."""
+    """/api/tasks/ answers itself: a redirect would lose the body."""
     response = ana.call("POST", "/api/tasks/", json={"title": "Water the plants"})
 
     assert response.status_code == 201
@@ -91,16 +93,16 @@ def test_trailing_slash_is_the_same_list(ana: Person) -> None:
 
 
 @pytest.mark.parametrize("path", ["/api//tasks", "/api/tasks//", "/./api/tasks", "/api/tasks/."])
-def test_other_spellings_are_no_path(ana: Person, path: str) -> None:
-    """A path has one spelling: the others get 404, and no redirect."""
+def test_other_spellings_answer_404(ana: Person, path: str) -> None:
+    """A path has one spelling; no other redirects to it."""
     response = ana.call("GET", path)
 
     assert (response.status_code, response.get_json()["code"]) == (404, "NOT_FOUND")
     assert "Location" not in response.headers
 
 
-def test_leading_slashes_lead_nowhere_else(client: FlaskClient) -> None:
-    """Werkzeug folds leading slashes: no redirect to a host of that name, and no way around the token."""
+def test_leading_slashes_do_not_pass_the_guard(client: FlaskClient) -> None:
+    """Werkzeug folds them: there is no redirect to a host of that name, and a token is required."""
     response = client.get(environ_overrides={"PATH_INFO": "//api/tasks"})
 
     assert (response.status_code, response.get_json()["code"]) == (401, "UNAUTHORIZED")

@@ -1,4 +1,4 @@
-"""Ana's tasks are hers: for Ben there is nothing there."""
+"""Ana's tasks are hers: Ben gets what he would get if there were none."""
 
 from typing import Any
 from uuid import uuid4
@@ -40,27 +40,27 @@ def everything(response: TestResponse) -> tuple[int, bytes, dict[str, str]]:
 
 
 @REQUESTS
-def test_somebody_elses_task_is_nobodys(ana: Person, ben: Person, method: str, options: dict[str, Any]) -> None:
-    """Byte for byte, Ben gets the same answer for Ana's task, for no task and for no id; hers is untouched."""
+def test_anothers_task_answers_as_a_missing_one(ana: Person, ben: Person, method: str, options: dict[str, Any]) -> None:
+    """Byte for byte, Ben gets the same answer for Ana's task, a missing one and a malformed id; hers is unchanged."""
     ben.make()
     task = ana.make()
     headers = {
         name: value.format(etag=f'"{task["updated_at"]}"') for name, value in options.get("headers", {}).items()
     }
 
-    hers, nobodys, malformed = (
+    hers, missing, malformed = (
         everything(ben.call(method, f"/api/tasks/{task_id}", **options | {"headers": headers}))
         for task_id in (task["id"], uuid4(), "1")
     )
 
-    assert hers == nobodys == malformed
+    assert hers == missing == malformed
     assert ana.call("GET").json == [task]
     assert [row.title for row in ben.stored()] == ["Water the plants"]
 
 
 @pytest.mark.parametrize(("method", "fields"), [("GET", None), ("PUT", {"title": "Mine"}), ("DELETE", None)])
 def test_same_id_leads_each_to_their_own_task(ana: Person, ben: Person, method: str, fields: dict[str, Any]) -> None:
-    """Both have a task of that id, and neither meets the other's."""
+    """Both have a task of that id, and each reaches only their own."""
     task = ana.make()
     own = ben.make(id=task["id"], title="Ben's")
 
@@ -74,8 +74,8 @@ def test_same_id_leads_each_to_their_own_task(ana: Person, ben: Person, method: 
 @pytest.mark.parametrize(
     "query", ["", "?q=plants", "?is_completed=false", "?sort=title", "?sort=-updated_at&limit=9&q=a&is_completed=false"]
 )
-def test_lists_hold_ones_own_tasks_only(ana: Person, ben: Person, query: str) -> None:
-    """No filter or order opens the door."""
+def test_lists_hold_only_ones_own_tasks(ana: Person, ben: Person, query: str) -> None:
+    """It is so with every filter and order."""
     task = ana.make()
     own = ben.make()
 
@@ -83,7 +83,7 @@ def test_lists_hold_ones_own_tasks_only(ana: Person, ben: Person, query: str) ->
 
 
 def test_paging_stays_within_ones_own_tasks(ana: Person, ben: Person) -> None:
-    """Others' tasks neither show up on later pages nor make a page seem to follow."""
+    """Others' tasks are on no page, and do not make another page follow."""
     own = ben.make()
     ana.make(), ana.make()
 
@@ -95,7 +95,7 @@ def test_paging_stays_within_ones_own_tasks(ana: Person, ben: Person) -> None:
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH"])
 def test_user_id_in_a_body_changes_no_owner(ana: Person, ben: Person, method: str) -> None:
-    """It is read-only, so it is ignored."""
+    """It is read-only and ignored."""
     own = ben.make()
     path = "/api/tasks" if method == "POST" else f"/api/tasks/{own['id']}"
 
@@ -105,8 +105,8 @@ def test_user_id_in_a_body_changes_no_owner(ana: Person, ben: Person, method: st
     assert ana.stored() == []
 
 
-def test_nothing_but_the_token_says_who_is_asking(ana: Person, ben: Person) -> None:
-    """No other header, no cookie."""
+def test_only_the_token_says_who_is_asking(ana: Person, ben: Person) -> None:
+    """No other header and no cookie does."""
     ana.make()
     others = {"X-User-ID": ana.id, "X-Forwarded-User": ana.id, "Cookie": f"user_id={ana.id}; session={ana.id}"}
 

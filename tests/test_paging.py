@@ -12,11 +12,8 @@ from werkzeug.test import TestResponse
 
 from tests.people import Person
 
-REFUSAL = {
-    "error": "Some fields break a rule.",
-    "code": "VALIDATION_ERROR",
-    "details": {"cursor": ["Give one cursor from a Link header of this list."]},
-}
+MESSAGE = "Give one cursor from a Link header of this list."
+REFUSAL = {"error": f"cursor: {MESSAGE}", "code": "VALIDATION_ERROR", "details": {"cursor": [MESSAGE]}}
 NOW = "2026-01-01T00:00:00.000000Z"
 ANY_ID = "0f8fad5b-d9cb-469f-a165-70867728950e"
 
@@ -38,8 +35,8 @@ def cursor_of(person: Person, query: str = "limit=1") -> str:
 
 
 def forge(owner: str, sort: str, inside: bytes) -> str:
-    """Return a cursor with the right digest, as somebody who has read the source could make it."""
-    digest = blake2b(orjson.dumps([owner, {"sort": sort}]) + inside, digest_size=8).digest()
+    """Return a cursor with the right digest, which a reader of the source can make."""
+    digest = blake2b(orjson.dumps(["tasks", owner, {"sort": sort}]) + inside, digest_size=8).digest()
     return urlsafe_b64encode(digest + inside).rstrip(b"=").decode()
 
 
@@ -57,7 +54,7 @@ def test_link_leads_on_until_the_last_page(ana: Person) -> None:
 
 @pytest.mark.parametrize("limit", [1, 99, 100])
 def test_a_page_holds_as_many_as_its_limit(ana: Person, limit: int) -> None:
-    """From 1 to 100."""
+    """A limit goes from 1 to 100."""
     for _ in range(limit + 1):
         ana.make()
 
@@ -68,7 +65,7 @@ def test_a_page_holds_as_many_as_its_limit(ana: Person, limit: int) -> None:
 
 
 def test_link_keeps_every_parameter(ana: Person) -> None:
-    """The next page is a page of the same list, whatever characters its filters hold."""
+    """The next page is a page of the same list, with any characters in its filters."""
     q = 'a&b=c%+é\\"> _'
     given = {"is_completed": "true", "q": q, "sort": "-title", "limit": "1"}
     for number in range(3):
@@ -102,7 +99,7 @@ def test_equal_keys_are_neither_skipped_nor_repeated(ana: Person, sort: str, rev
 
 
 def test_another_limit_may_follow(ana: Person) -> None:
-    """The size of a page is no part of the list."""
+    """The size of a page is not part of the list."""
     for number in range(4):
         ana.make(title=f"{number}")
 
@@ -115,7 +112,7 @@ def test_another_limit_may_follow(ana: Person) -> None:
     ["sort=created_at", "sort=title", "sort=-updated_at", "is_completed=false", "is_completed=true", "q=plants", "q=P"],
 )
 def test_cursor_of_another_list_is_refused(ana: Person, other: str) -> None:
-    """A cursor fits the parameters that it came with."""
+    """A cursor fits only the filters and the order that it came with."""
     ana.make(), ana.make()
 
     response = ana.call("GET", f"/api/tasks?{other}&cursor={cursor_of(ana, 'limit=1&q=p')}")
@@ -124,7 +121,7 @@ def test_cursor_of_another_list_is_refused(ana: Person, other: str) -> None:
 
 
 def test_cursor_of_a_filtered_list_is_refused_without_the_filter(ana: Person) -> None:
-    """Nor does it say what the filters were."""
+    """A filter that is left out is another filter."""
     ana.make(), ana.make()
 
     response = ana.call("GET", f"/api/tasks?cursor={cursor_of(ana, 'limit=1&is_completed=false')}")
@@ -133,7 +130,7 @@ def test_cursor_of_a_filtered_list_is_refused_without_the_filter(ana: Person) ->
 
 
 def test_cursor_of_another_user_is_refused(ana: Person, ben: Person) -> None:
-    """It holds a title or a time that is none of his business, so it says nothing to him."""
+    """A cursor holds a title or a time of its owner's."""
     for person in (ana, ana, ben, ben):
         person.make()
 
@@ -143,7 +140,7 @@ def test_cursor_of_another_user_is_refused(ana: Person, ben: Person) -> None:
 
 
 def test_cut_or_edited_cursor_is_refused(ana: Person) -> None:
-    """Nothing but the whole cursor leads anywhere: no prefix of it, no other character anywhere in it."""
+    """Only the whole cursor is taken: no prefix of it, none with another character in it."""
     ana.make(), ana.make()
     cursor = cursor_of(ana)
     cut = [cursor[:length] for length in range(len(cursor))]
@@ -152,12 +149,13 @@ def test_cut_or_edited_cursor_is_refused(ana: Person) -> None:
 
     answers = [ana.call("GET", f"/api/tasks?limit=1&cursor={wrong}") for wrong in cut + edited + padded]
 
-    assert [(400, REFUSAL)] * len(answers) == [(answer.status_code, answer.json) for answer in answers]
+    taken = [answer.request.path for answer in answers if (answer.status_code, answer.json) != (400, REFUSAL)]
+    assert taken == []
 
 
 @pytest.mark.parametrize(("sort", "key"), [("created_at", NOW), ("title", "A"), ("-title", "z")])
-def test_a_forgery_reaches_its_makers_own_tasks(ana: Person, ben: Person, sort: str, key: str) -> None:
-    """Forging is possible and gains nothing; this also shows that the forgeries below fail for what is inside."""
+def test_forged_cursor_reaches_only_the_callers_tasks(ana: Person, ben: Person, sort: str, key: str) -> None:
+    """A cursor is not signed. This also shows that forge() makes the right digest for the tests below."""
     for person in (ana, ben):
         person.make()
 
@@ -194,19 +192,22 @@ def test_a_forgery_reaches_its_makers_own_tasks(ana: Person, ben: Person, sort: 
         [{"a": 1}, ANY_ID],
     ],
 )
-def test_nonsense_under_a_right_digest_is_refused(ana: Person, place: Any) -> None:
-    """A forgery is a bad parameter, not a fault of ours."""
+def test_bad_place_under_a_right_digest_is_refused(ana: Person, place: Any) -> None:
+    """A forged cursor is a bad parameter, and never a 500."""
     sorts, inside = ["-created_at", "updated_at", "title"], orjson.dumps(place)
+    queries = {sort: f"/api/tasks?sort={sort}&cursor={forge(ana.id, sort, inside)}" for sort in sorts}
 
-    answers = [ana.call("GET", f"/api/tasks?sort={sort}&cursor={forge(ana.id, sort, inside)}") for sort in sorts]
+    answers = {sort: ana.call("GET", query) for sort, query in queries.items()}
 
-    assert [(400, REFUSAL)] * len(sorts) == [(answer.status_code, answer.json) for answer in answers]
+    assert {sort: (400, REFUSAL) for sort in sorts} == {
+        sort: (answer.status_code, answer.json) for sort, answer in answers.items()
+    }
 
 
 @ON_ONE_DATABASE
 @pytest.mark.parametrize("key", ["", "2026-02-30T00:00:00.000000Z", "2026-01-01", NOW[:-1], NOW.lower(), f" {NOW}"])
-def test_a_key_that_is_no_date_is_refused_where_a_date_belongs(ana: Person, key: str) -> None:
-    """The column decides what a key may be."""
+def test_key_of_another_type_is_refused(ana: Person, key: str) -> None:
+    """A list that is sorted by time goes on from a time."""
     cursor = forge(ana.id, "created_at", orjson.dumps([key, ANY_ID]))
 
     response = ana.call("GET", f"/api/tasks?sort=created_at&cursor={cursor}")
@@ -216,8 +217,19 @@ def test_a_key_that_is_no_date_is_refused_where_a_date_belongs(ana: Person, key:
 
 @ON_ONE_DATABASE
 @pytest.mark.parametrize("inside", [b"", b"\xff", b"[", b"NaN", b"[" * 9_000, b'["\\ud800", "%b"]' % ANY_ID.encode()])
-def test_what_is_no_json_under_a_right_digest_is_refused(ana: Person, inside: bytes) -> None:
-    """Neither is a forgery that no parser takes."""
+def test_bad_json_under_a_right_digest_is_refused(ana: Person, inside: bytes) -> None:
+    """A forged cursor that is no JSON is a bad parameter, too."""
     response = ana.call("GET", f"/api/tasks?sort=title&cursor={forge(ana.id, 'title', inside)}")
 
     assert (response.status_code, response.json) == (400, REFUSAL)
+
+
+@pytest.mark.parametrize("path", ["/api/tasks", "/api/tasks/"])
+def test_link_carries_the_path_that_the_service_is_mounted_under(ana: Person, path: str) -> None:
+    """Behind a proxy that serves it below /backend, a client can follow the Link as it is."""
+    ana.make(), ana.make()
+
+    link = following(ana.call("GET", f"{path}?limit=1", environ_overrides={"SCRIPT_NAME": "/backend"})) or ""
+
+    assert link.startswith("/backend/api/tasks?")
+    assert ana.titles(f"?{urlsplit(link).query}") == ["Water the plants"]

@@ -1,4 +1,4 @@
-"""GET /api/tasks: no page skips or repeats a task, whatever happens to the others meanwhile."""
+"""GET /api/tasks: no page skips or repeats a task while others are inserted and deleted."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -37,7 +37,7 @@ FILTERS: dict[str, Callable[[dict[str, Any]], bool]] = {
 
 
 def change(app: Flask, owner: str, added: list[dict[str, Any]], removed: list[dict[str, Any]]) -> None:
-    """Insert and delete tasks behind the service's back, with times of the test's own."""
+    """Insert and delete tasks in the database itself, with times of the test's own."""
     with app.app_context(), db.session.begin():
         if added:
             db.session.execute(insert(Task), [task | {"user_id": owner} for task in added])
@@ -51,7 +51,7 @@ def change(app: Flask, owner: str, added: list[dict[str, Any]], removed: list[di
 def test_walking_all_pages_is_sorting(
     app: Flask, sort: str, tasks: list[dict[str, Any]], limit: int, query: str, draw: st.DataObject
 ) -> None:
-    """What exists throughout is met once and in order, ties included; nothing at all is met twice."""
+    """A task that exists throughout is met once and in order, ties included; none is met twice."""
     walker = Person(app)
     with app.app_context(), db.session.begin():
         db.session.add(User(id=walker.id))

@@ -13,6 +13,10 @@ NOT_FOUND = {"error": "There is nothing here.", "code": "NOT_FOUND"}
 STALE = {"error": "This has changed since the version in If-Match.", "code": "INVALID_REQUEST"}
 METHODS = pytest.mark.parametrize("method", ["PUT", "PATCH"])
 
+OLD = '"2026-01-01T00:00:00.000000Z"'
+# With the strong tag of the current version for {}.
+MATCHING = ["{}", f" {OLD} ,{{}}", "*", " * ", "W/{}", " W/{}\t", f"{OLD}, W/{{}}", f"W/{{}},W/{OLD}", "nonsense, W/{}"]
+
 
 @METHODS
 @pytest.mark.parametrize(
@@ -28,7 +32,7 @@ METHODS = pytest.mark.parametrize("method", ["PUT", "PATCH"])
     ids=str,
 )
 def test_what_is_given_changes_and_the_rest_stays(ana: Person, method: str, changes: dict[str, Any]) -> None:
-    """Any subset of the fields; the answer is the task as it now is, and so is the database."""
+    """A change is any subset of the fields; the answer is the task as it now is, and so is the row."""
     task, other = ana.make(description="All of them"), ana.make(description="Another")
     path = f"/api/tasks/{task['id']}"
 
@@ -47,7 +51,7 @@ def test_what_is_given_changes_and_the_rest_stays(ana: Person, method: str, chan
 
 @METHODS
 def test_a_task_received_can_be_changed_and_sent_back_whole(ana: Person, method: str) -> None:
-    """The read-only keys are ignored, whatever they hold."""
+    """The read-only keys are ignored, with any value."""
     task = ana.make()
     sent = task | {"title": "Water the cat", "user_id": str(uuid4()), "created_at": "yesterday", "updated_at": None}
 
@@ -60,7 +64,7 @@ def test_a_task_received_can_be_changed_and_sent_back_whole(ana: Person, method:
 
 @METHODS
 def test_missing_or_malformed_id_answers_404(ana: Person, method: str) -> None:
-    """An update makes nothing."""
+    """An update creates no task."""
     for task_id in (uuid4(), "1", "%00"):
         response = ana.call(method, f"/api/tasks/{task_id}", json={"title": "Water the cat"})
 
@@ -69,9 +73,9 @@ def test_missing_or_malformed_id_answers_404(ana: Person, method: str) -> None:
 
 
 @METHODS
-@pytest.mark.parametrize("header", ["{}", ' "2026-01-01T00:00:00.000000Z" ,{}', "{}, W/{}", "*", " * "])
+@pytest.mark.parametrize("header", MATCHING)
 def test_matching_if_match_changes_the_task(ana: Person, method: str, header: str) -> None:
-    """Who knows the newest version may change it."""
+    """A client that has the current version may change it, also by the weak tag that a compressing proxy makes."""
     task = ana.make()
     condition = {"If-Match": header.replace("{}", f'"{task["updated_at"]}"')}
 
@@ -82,7 +86,9 @@ def test_matching_if_match_changes_the_task(ana: Person, method: str, header: st
 
 
 OTHER_VERSIONS = [
-    '"2026-01-01T00:00:00.000000Z"',
+    OLD,
+    f"W/{OLD}",
+    f"W/{OLD}, {OLD}",
     '"9999-12-31T23:59:59.999999Z"',
     '"0001-01-01T00:00:00.000000Z"',
     '"2026-01-01T00:00:00.000000Z", "2026-01-02T00:00:00.000000Z"',
@@ -91,13 +97,14 @@ OTHER_VERSIONS = [
     '"2026-01-01T24:00:00.000000Z"',
     '"10000-01-01T00:00:00.000000Z"',
     *("", '""', '"*"', "*x", "* *", "X*X", "\xa0*", ",", "é", "null"),
-    *("W/{etag}", "w/{etag}", '"{etag}"', "{etag} {etag}", "{etag}x", "'{etag}'", "{bare}", '"{bare}', '" {bare}"'),
+    *("w/{etag}", "W/ {etag}", "W/W/{etag}", "W{etag}", "W/*", "W/{bare}", "W/{etag} {etag}"),
+    *('"{etag}"', "{etag} {etag}", "{etag}x", "'{etag}'", "{bare}", '"{bare}', '" {bare}"'),
 ]
 
 
 @pytest.mark.parametrize(("method", "fields"), [("PUT", {"title": "B"}), ("PATCH", {"title": "B"}), ("DELETE", None)])
 def test_other_if_match_answers_412_and_changes_nothing(ana: Person, method: str, fields: dict[str, Any]) -> None:
-    """An old version, a weak one, one that never was, or what can't be read: the writer has not seen the newest."""
+    """An old version, one that never was, or a malformed tag: the writer has not seen the current version."""
     task = ana.make()
     version = task["updated_at"]
     headers = [header.format(etag=f'"{version}"', bare=version) for header in OTHER_VERSIONS]
@@ -115,21 +122,43 @@ def test_other_if_match_answers_412_and_changes_nothing(ana: Person, method: str
 
 @pytest.mark.parametrize(("method", "fields"), [("PUT", {"title": "B"}), ("PATCH", {"title": "B"}), ("DELETE", None)])
 def test_if_match_of_a_missing_task_answers_404(ana: Person, method: str, fields: dict[str, Any]) -> None:
-    """That there is no such task goes before that it has another version; * means "if it exists"."""
-    ana.make()
-    conditions = ["*", '"2026-01-01T00:00:00.000000Z"', "nonsense", ""]
+    """A missing task has no version. * means "if it exists"."""
+    task = ana.make()
+    conditions = ["*", OLD, f"W/{OLD}", "nonsense", ""]
     requests = [(path, condition) for path in (f"/api/tasks/{uuid4()}", "/api/tasks/1") for condition in conditions]
 
-    answers = [ana.call(method, path, json=fields, headers={"If-Match": condition}) for path, condition in requests]
+    answers = {
+        (path, condition): ana.call(method, path, json=fields, headers={"If-Match": condition})
+        for path, condition in requests
+    }
 
-    assert [(404, NOT_FOUND)] * len(requests) == [(answer.status_code, answer.json) for answer in answers]
-    assert len(ana.stored()) == 1
+    assert {request: (404, NOT_FOUND) for request in requests} == {
+        request: (answer.status_code, answer.json) for request, answer in answers.items()
+    }
+    assert ana.call("GET").json == [task]
 
 
-def test_second_writer_with_the_same_version_gets_412(ana: Person) -> None:
-    """No lost updates: the version that both have seen is gone with the first change."""
+@pytest.mark.parametrize("condition", ["*", "{etag}", "W/{etag}"])
+@pytest.mark.parametrize(("method", "fields"), [("PUT", {"title": "B"}), ("PATCH", {"title": "B"}), ("DELETE", None)])
+def test_if_match_of_a_deleted_task_answers_404(
+    ana: Person, method: str, fields: dict[str, Any], condition: str
+) -> None:
+    """Its last version is no version any more."""
     task = ana.make()
-    path, condition = f"/api/tasks/{task['id']}", {"If-Match": f'"{task["updated_at"]}"'}
+    path, headers = f"/api/tasks/{task['id']}", {"If-Match": condition.format(etag=f'"{task["updated_at"]}"')}
+    ana.call("DELETE", path)
+
+    response = ana.call(method, path, json=fields, headers=headers)
+
+    assert (response.status_code, response.json) == (404, NOT_FOUND)
+    assert ana.stored() == []
+
+
+@pytest.mark.parametrize("weak", ["", "W/"])
+def test_second_writer_with_the_same_version_gets_412(ana: Person, weak: str) -> None:
+    """No update is lost: the first change ends the version that both have seen."""
+    task = ana.make()
+    path, condition = f"/api/tasks/{task['id']}", {"If-Match": f'{weak}"{task["updated_at"]}"'}
 
     first = ana.call("PATCH", path, json={"title": "First"}, headers=condition)
     second = ana.call("PATCH", path, json={"title": "Second"}, headers=condition)
@@ -139,7 +168,7 @@ def test_second_writer_with_the_same_version_gets_412(ana: Person) -> None:
 
 
 def test_a_change_to_the_same_value_is_a_change(ana: Person) -> None:
-    """Its ETag is new, as another writer may rely on it."""
+    """It gets a new ETag, too."""
     task = ana.make()
 
     response = ana.call("PUT", f"/api/tasks/{task['id']}", json={"title": task["title"]})
@@ -151,7 +180,7 @@ def test_a_change_to_the_same_value_is_a_change(ana: Person) -> None:
 @pytest.mark.parametrize("condition", [{}, {"If-Match": "*"}, {"If-Match": "{etag}"}], ids=str)
 @pytest.mark.parametrize("back", [timedelta(0), timedelta(microseconds=1), timedelta(hours=1)], ids=str)
 def test_version_grows_even_if_the_clock_does_not(ana: Person, back: timedelta, condition: dict[str, str]) -> None:
-    """A frozen clock, or one behind the row, moves the version on by the smallest step, not back and not never."""
+    """With a clock that stands, or is behind the row, the version moves on by the smallest step."""
     with time_machine.travel(datetime.now(UTC), tick=False) as clock:
         task = ana.make()
         clock.shift(-back)
@@ -168,7 +197,7 @@ def test_version_grows_even_if_the_clock_does_not(ana: Person, back: timedelta, 
 
 
 def test_stale_version_answers_412_even_if_the_clock_is_behind(ana: Person) -> None:
-    """A clock that went back is no reason to overlook what another has written."""
+    """The version counts, and not the clock."""
     task = ana.make()
     path, condition = f"/api/tasks/{task['id']}", {"If-Match": f'"{task["updated_at"]}"'}
     ana.call("PATCH", path, json={"title": "First"})
