@@ -92,7 +92,7 @@ WRONG: list[tuple[str, str, dict[str, str]]] = [
             "postgresql://ana@localhost:hunter2/taskapi",
             # The password has a "?", and what is behind it is a piece of the password, not a part of the URL.
             "postgresql://ana:9/?hunter=2@localhost/taskapi",
-            "postgresql://ana:9?hunter=2/@localhost/taskapi?schema=public",
+            "postgresql://ana:9?hunter=2/@localhost/taskapi",
         )
     ],
     *[
