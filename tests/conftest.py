@@ -1,6 +1,7 @@
 """The cast and the stage: real databases, an app on a fresh one for each test, and people who call it."""
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -23,15 +24,18 @@ from tests.tokens import NOW
 
 SETTINGS = (
     "DATABASE_URL JWT_SECRET JWT_JWKS_URL JWT_ALGORITHMS JWT_ISSUER JWT_AUDIENCE JWT_LEEWAY FRONTEND_URL LOG_LEVEL "
-    "METRICS FLASK_DEBUG"
+    "METRICS FLASK_DEBUG PORT"
 ).split()
+# What libpq, urllib, gunicorn and prometheus_client read besides.
+OTHERS = re.compile("PG[A-Z]+|(?:HTTPS?|ALL|NO)_PROXY|WEB_CONCURRENCY|GUNICORN_CMD_ARGS|PROMETHEUS_MULTIPROC_DIR", re.I)
 
 
 @pytest.fixture(autouse=True)
 def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the developer's shell has set, a test begins without."""
-    for name in SETTINGS:
-        monkeypatch.delenv(name, raising=False)
+    """A test begins without the settings of the developer's shell."""
+    for name in [*os.environ]:
+        if name in SETTINGS or OTHERS.fullmatch(name):
+            monkeypatch.delenv(name)
 
 
 @pytest.fixture(scope="session")
@@ -129,7 +133,7 @@ def app(make_app: Callable[..., Flask]) -> Flask:
 
 @pytest.fixture
 def client(app: Flask) -> FlaskClient:
-    """Somebody without a token."""
+    """A client without a token."""
     return app.test_client()
 
 

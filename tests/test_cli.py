@@ -1,20 +1,27 @@
-"""flask token, flask seed, flask shell."""
+"""flask token, flask seed, flask shell, and the one line in which a command without its database ends."""
 
 import json
-import re
 from base64 import urlsafe_b64decode
-from collections.abc import Callable
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from time import monotonic
 from typing import Any
 from uuid import uuid4
 
+import psycopg2
 import pytest
 from click.testing import Result
 from flask import Flask
+from flask.cli import ScriptInfo
 from sqlalchemy import event, func, select
 
+from taskapi import create_app
 from taskapi.database.models import Task, User, db
-from tests.people import Person
+from tests.conftest import dispose
+from tests.people import SECRET, Person
+from tests.servers import PATIENCE, closed_port, copy_project, run
+from tests.test_role import execute
 
 
 def invoke(app: Flask, *args: str) -> Result:
@@ -47,7 +54,7 @@ def users(app: Flask) -> list[tuple[str | None, int]]:
 
 
 def test_token_is_accepted(make_app: Callable[..., Flask]) -> None:
-    """It is one line, whatever issuer and audience are asked for, and the same user each time."""
+    """It is one line with the issuer and audience of the settings, and names the same user each time."""
     app = make_app(JWT_ISSUER="https://issuer.example", JWT_AUDIENCE="taskapi")
     first, second = (invoke(app, "token", "ana@example.com").stdout for _ in range(2))
 
@@ -101,7 +108,7 @@ def test_seed_makes_a_user(app: Flask) -> None:
 
 
 def test_seed_finds_the_user(app: Flask, ana: Person, ben: Person) -> None:
-    """An address that somebody has gets them more tasks, and nobody else any."""
+    """The user with that address gets more tasks, and no other user any."""
     ana.make()
     ben.make()
 
@@ -136,33 +143,24 @@ def test_seeded_tasks_are_real(app: Flask) -> None:
     assert all(task["created_at"] <= task["updated_at"] for task in tasks)
 
 
-def test_seeded_tasks_are_plausible(app: Flask) -> None:
-    """They are of the last 90 days; two in five are done, and changed since; half have a description."""
-    invoke(app, "seed", "ana@example.com", "--count", "1000")
-    now = datetime.now(UTC)
-    with app.app_context():
-        tasks = db.session.scalars(select(Task)).all()
-    ages = [(now - task.created_at).days for task in tasks]
-    done = [task for task in tasks if task.is_completed]
-    described = [task for task in tasks if task.description is not None]
+def test_seeded_tasks_differ(app: Flask) -> None:
+    """The newest is Task 1; some have a note and some are done, so that a list shows each kind."""
+    invoke(app, "seed", "ana@example.com", "--count", "8")
+    owner = Person(app, sub=claims_of(invoke(app, "token", "ana@example.com").stdout)["sub"])
 
-    assert (0 <= min(ages) < 5, 85 <= max(ages) < 90) == (True, True)
-    assert (300 < len(done) < 500, 400 < len(described) < 600) == (True, True)
-    assert [task for task in done if not task.created_at < task.updated_at < now] == []
-    assert [task for task in tasks if task not in done and task.updated_at != task.created_at] == []
-    assert [task.description for task in described] == [
-        f"{task.title}.\nSee the notes of {task.created_at:%d %B}." for task in described
-    ]
+    tasks = owner.call("GET").get_json()
+
+    assert [task["title"] for task in tasks] == [f"Task {number}" for number in range(1, 9)]
+    assert [task["title"] for task in tasks if task["description"]] == ["Task 1", "Task 4", "Task 7"]
+    assert [task["title"] for task in tasks if task["is_completed"]] == ["Task 4", "Task 8"]
 
 
-@pytest.mark.parametrize(("count", "shown"), [(1001, False), (5000, True)])
-def test_seed_shows_a_bar_for_many(app: Flask, count: int, shown: bool) -> None:
-    """Who waits sees how far it is."""
-    result = invoke(app, "seed", "ana@example.com", "--count", str(count))
+def test_seed_makes_as_many_as_asked_for(app: Flask) -> None:
+    """Also where it takes more than one statement, the last of which has few rows."""
+    result = invoke(app, "seed", "ana@example.com", "--count", "2001")
 
-    assert users(app) == [("ana@example.com", count)]
-    assert ("Tasks" in result.output) == shown
-    assert result.output.endswith(f"{count} tasks for ana@example.com.\n")
+    assert (result.exit_code, result.output) == (0, "2001 tasks for ana@example.com.\n")
+    assert users(app) == [("ana@example.com", 2001)]
 
 
 def test_failed_seed_leaves_nothing(app: Flask) -> None:
@@ -206,7 +204,7 @@ def test_rollback_undoes(app: Flask, ana: Person) -> None:
 
 
 def test_commit_keeps(app: Flask, ana: Person) -> None:
-    """And what is committed is there for everybody."""
+    """A request sees what was committed."""
     ana.make()
     with app.app_context():
         db.session.scalars(select(Task)).one().title = "Changed"
@@ -219,22 +217,104 @@ def test_commit_keeps(app: Flask, ana: Person) -> None:
     ("args", "longest"), [(["token"], 254), (["seed"], 254), (["token", "ana@example.com", "--sub"], 255)]
 )
 def test_what_no_token_could_hold_is_refused(app: Flask, args: list[str], longest: int) -> None:
-    """Nobody could use what came of it."""
-    for value in ("", " ", "a\n@b", "a\udcff@b", "x" * (longest + 1)):
+    """The service would refuse the token, or forget the address."""
+    for value in ("", "a\n@b", "a\udcff@b", "x" * (longest + 1)):
         result = invoke(app, *args, value)
 
-        assert (result.exit_code, users(app)) == (2, [])
-        assert result.stderr.endswith(f": must be 1 to {longest} printable characters\n")
+        assert (result.exit_code, result.stdout, users(app)) == (2, "", [])
+        assert "must be printable text" in result.stderr
     assert invoke(app, *args, "x" * longest).exit_code == 0
 
 
+def end_of(url: str, *args: str) -> str:
+    """Run a flask command that is to end with one line, and return the line."""
+    app = create_app({"DATABASE_URL": url, "JWT_SECRET": SECRET})
+    with app.app_context(), pytest.raises(SystemExit) as end:
+        app.cli.main(args, obj=ScriptInfo(create_app=lambda: app))
+    dispose(app)
+    assert isinstance(end.value.code, str)  # which Python writes to stderr, to exit with 1
+    return end.value.code
+
+
+@pytest.fixture
+def role(postgresql_url: str) -> Iterator[str]:
+    """A role that may connect to the migrated database, and no more."""
+    name = f"r{uuid4().hex}"
+    execute(postgresql_url, f"CREATE ROLE {name} LOGIN PASSWORD 'hunter1'")
+    yield name
+    execute(postgresql_url, f"DROP ROLE {name}")
+
+
+@pytest.fixture
+def role_with_password(role: str, postgresql_url: str) -> Iterator[str]:
+    """The same, and the server asks it for its password."""
+    rules = Path(execute(postgresql_url, "SHOW hba_file")[0])
+    before = rules.read_text()
+    rules.write_text(f"local all {role} scram-sha-256\n{before}")
+    execute(postgresql_url, "SELECT pg_reload_conf()")
+    deadline = monotonic() + PATIENCE
+    with suppress(psycopg2.OperationalError):
+        while monotonic() < deadline:
+            psycopg2.connect(url_as(postgresql_url, f"{role}:hunter2")).close()
+    yield role
+    rules.write_text(before)
+    execute(postgresql_url, "SELECT pg_reload_conf()")
+
+
+def url_as(postgresql_url: str, user: str) -> str:
+    """Return the URL for another user than the server's own."""
+    return postgresql_url.replace("//postgres:@", f"//{user}@")
+
+
+COMMANDS = pytest.mark.parametrize("command", ["db upgrade", "db current", "seed ana@example.com"])
+
+
+@COMMANDS
+def test_wrong_password_is_one_line(postgresql_url: str, role_with_password: str, command: str) -> None:
+    """The database's own, without the password."""
+    line = end_of(url_as(postgresql_url, f"{role_with_password}:hunter2"), *command.split())
+
+    assert (line.startswith("The database says: "), "\n" in line, "hunter2" in line) == (True, False, False)
+    assert role_with_password in line
+
+
+@COMMANDS
+@pytest.mark.parametrize("url", ["postgresql://ana:hunter2@127.0.0.1:{port}/taskapi", "sqlite:////nowhere/at/all"])
+def test_database_that_is_away_is_one_line(command: str, url: str) -> None:
+    """There is no server at that port, and no folder for that file."""
+    with closed_port() as port:
+        line = end_of(url.format(port=port), *command.split())
+
+    assert (line.startswith("The database says: "), "\n" in line, "hunter2" in line) == (True, False, False)
+
+
+@COMMANDS
+def test_missing_right_is_one_line(postgresql_url: str, role: str, command: str) -> None:
+    """A role that may read no table migrates nothing and seeds nothing."""
+    line = end_of(url_as(postgresql_url, role), *command.split())
+
+    assert (line.startswith("The database says: "), "\n" in line) == (True, False)
+
+
 @pytest.mark.own_database
-def test_seed_without_tables_says_so(app: Flask) -> None:
-    """In a line, not in a stack trace."""
+def test_missing_tables_are_one_line(database_url: str) -> None:
+    """flask seed before the first flask db upgrade names the table."""
+    app = create_app({"DATABASE_URL": database_url, "JWT_SECRET": SECRET})
     with app.app_context():
         db.drop_all()
+    dispose(app)
 
-    result = invoke(app, "seed", "ana@example.com")
+    line = end_of(database_url, "seed", "ana@example.com")
 
-    assert result.exit_code == 1
-    assert re.match(r'Error: (no such table: users|relation "users" does not exist)', result.output)
+    assert (line.startswith("The database says: "), "users" in line, "\n" in line) == (True, True, False)
+
+
+@pytest.mark.parametrize("command", ["db upgrade", "seed ana@example.com"])
+def test_process_ends_with_that_line(tmp_path: Path, command: str) -> None:
+    """Nothing else is on stderr, and the status is 1."""
+    with closed_port() as port:
+        url = f"postgresql://ana:hunter2@127.0.0.1:{port}/taskapi"
+        result = run("flask", *command.split(), cwd=copy_project(tmp_path), DATABASE_URL=url)
+
+    assert (result.returncode, result.stdout, result.stderr.count("\n")) == (1, "", 1)
+    assert result.stderr.startswith("The database says: ")

@@ -1,62 +1,80 @@
-"""Settings: read once, and a start that can't be right ends with one line that names what is wrong."""
+"""Settings: read once; a wrong one ends the start with one line that names it."""
 
+import json
+import re
 from pathlib import Path
 
 import jwt
 import pytest
+from dotenv import dotenv_values
 
 from taskapi import create_app
 from taskapi.config import DEVELOPMENT_SECRET, SettingsError, load
-from tests.conftest import dispose
+from tests.conftest import SETTINGS, dispose
 from tests.people import SECRET
-from tests.servers import copy_project, run
+from tests.servers import PROJECT, copy_project, run, serving
+from tests.tokens import NOWHERE
 
-GOOD = {"JWT_SECRET": SECRET}
-JWKS = {"JWT_JWKS_URL": "https://issuer.example/jwks", "JWT_ISSUER": "https://issuer.example"}
-PEM = "-----BEGIN PUBLIC KEY-----\nhunter2hunter2hunter2hunter2"
+GOOD = {"JWT_SECRET": SECRET, "DATABASE_URL": NOWHERE}
+JWKS = {"JWT_JWKS_URL": "https://issuer.example/jwks", "JWT_ISSUER": "https://issuer.example", "DATABASE_URL": NOWHERE}
 
-WRONG: list[tuple[str, dict[str, str]]] = [
+MISSING = "is missing, and so is JWT_JWKS_URL"
+FOR_DEBUG_MODE = "is the development secret, which only debug mode may use"
+NO_DATABASE = "is missing; outside debug mode there is no default. sqlite:/// and a path will do"
+UNKNOWN_KIND = "must begin with postgresql:// or postgres://, or be sqlite:/// and a path"
+UNREADABLE = "is not a URL that libpq can read; is a special character of the password not escaped?"
+NO_ORIGINS = "must be origins as browsers send them (https://app.example.com, without a slash), separated by commas"
+NO_SECONDS = "must be a whole number of seconds, at most 3600"
+NO_LEVEL = "must be one of DEBUG, INFO, WARNING, ERROR, CRITICAL"
+QUOTED = "is in quotes: take them away"
+
+# What serves outside debug mode, as far as it loads the service.
+SERVERS = [
+    "python {folder}/wsgi.py",
+    pytest.param("gunicorn --check-config --chdir {folder} wsgi:app", marks=pytest.mark.slow),
+]
+
+# The setting that is named, what is said of it, and the settings that bring it about.
+WRONG: list[tuple[str, str, dict[str, str]]] = [
     # Missing.
-    ("JWT_SECRET", {}),
-    ("JWT_SECRET", {"JWT_SECRET": ""}),
-    ("JWT_ISSUER", {"JWT_JWKS_URL": "https://issuer.example/jwks"}),
-    # Weak.
-    ("JWT_SECRET", {"JWT_SECRET": "hunter2"}),
-    ("JWT_SECRET", {"JWT_SECRET": "x" * 31}),
-    ("JWT_SECRET", {"JWT_SECRET": PEM}),
-    ("JWT_SECRET", {"JWT_SECRET": " " * 40}),
-    ("JWT_SECRET", {"JWT_SECRET": f"{DEVELOPMENT_SECRET} "}),
-    ("JWT_SECRET", {"JWT_SECRET": "\udcff" * 32}),
-    *[("JWT_SECRET", {"JWT_SECRET": DEVELOPMENT_SECRET, "FLASK_DEBUG": off}) for off in ("", "0", "false", "no", "No")],
-    ("JWT_JWKS_URL", JWKS | {"JWT_JWKS_URL": "http://issuer.example/jwks"}),
-    # Contradictory.
-    ("JWT_SECRET", JWKS | GOOD),
-    ("JWT_ALGORITHMS", GOOD | {"JWT_ALGORITHMS": "RS256"}),
+    *[("JWT_SECRET", MISSING, {"JWT_SECRET": empty}) for empty in (" " * 40, "\n")],
+    *[("DATABASE_URL", NO_DATABASE, {"JWT_SECRET": SECRET, "DATABASE_URL": empty}) for empty in ("", " ", "\n")],
+    ("DATABASE_URL", NO_DATABASE, {"JWT_SECRET": SECRET, "DATABASE_URL": "", "FLASK_DEBUG": "0"}),
+    # Trimmed, it is weak.
+    ("JWT_SECRET", "must be 32 bytes or more", {"JWT_SECRET": " " * 9 + "x" * 31 + "\n"}),
+    ("JWT_SECRET", FOR_DEBUG_MODE, {"JWT_SECRET": f"{DEVELOPMENT_SECRET}\n"}),
+    *[
+        ("JWT_SECRET", FOR_DEBUG_MODE, {"JWT_SECRET": DEVELOPMENT_SECRET, "FLASK_DEBUG": off})
+        for off in ("", "0", "false", "no", "No")
+    ],
+    # In quotes, as a shell would take away and docker's --env-file does not.
+    *[
+        (name, QUOTED, settings | {name: f"{quote}{settings[name]}{quote}"})
+        for quote in ("'", '"')
+        for name, settings in [
+            ("DATABASE_URL", GOOD),
+            ("JWT_SECRET", GOOD),
+            ("JWT_JWKS_URL", JWKS),
+            ("JWT_ISSUER", JWKS),
+            ("JWT_AUDIENCE", JWKS | {"JWT_AUDIENCE": "taskapi"}),
+            ("FRONTEND_URL", GOOD | {"FRONTEND_URL": "https://app.example.com"}),
+        ]
+    ],
+    ("JWT_ISSUER", QUOTED, JWKS | {"JWT_ISSUER": " 'https://issuer.example'\n"}),
     # Malformed.
     *[
-        ("JWT_JWKS_URL", JWKS | {"JWT_JWKS_URL": url})
-        for url in ("issuer.example", "file:///jwks", "https://", "https://x:65536/", "https://x:/", "https://x:0443/")
+        ("JWT_LEEWAY", NO_SECONDS, GOOD | {"JWT_LEEWAY": leeway})
+        for leeway in ("-1", "1.5", "1e3", "30s", "٣", "3601", "9" * 400)
     ],
-    *[("JWT_ALGORITHMS", JWKS | {"JWT_ALGORITHMS": names}) for names in ("HS256", "RS256,none", "RS256,,", "rs256")],
+    *[("LOG_LEVEL", NO_LEVEL, GOOD | {"LOG_LEVEL": level}) for level in ("LOUD", "10", "NOTSET", '"INFO"')],
+    *[("METRICS", "must be one of 0, 1", GOOD | {"METRICS": value}) for value in ("2", "true", "'1'")],
     *[
-        ("JWT_LEEWAY", GOOD | {"JWT_LEEWAY": leeway})
-        for leeway in ("-1", "1.5", "1e3", "30s", " ", "٣", "3601", "9" * 400)
-    ],
-    *[("LOG_LEVEL", GOOD | {"LOG_LEVEL": level}) for level in ("LOUD", "10", "NOTSET")],
-    *[("METRICS", GOOD | {"METRICS": value}) for value in ("2", "true", " 1")],
-    *[
-        ("DATABASE_URL", GOOD | {"DATABASE_URL": url})
+        ("DATABASE_URL", UNKNOWN_KIND, GOOD | {"DATABASE_URL": url})
         for url in (
-            "mysql://somebody:hunter2@localhost/taskapi",
+            "mysql://ana:hunter2@localhost/taskapi",
             "taskapi.sqlite3",
-            "postgresql+asyncpg://somebody:hunter2@localhost/taskapi",
-            "postgresql://somebody:hunter2@localhost:port:5/taskapi?sslmode",
+            "postgresql+asyncpg://ana:hunter2@localhost/taskapi",
             "xpostgresql://localhost/taskapi",
-            "postgresql://somebody:hunter2/3@localhost:5432/taskapi",
-            "postgresql://somebody:hunter2@3@localhost/taskapi",
-            "postgresql://somebody:3/hunter2@localhost/taskapi",
-            "postgresql://somebody:hunter2\udcff@localhost/taskapi",
-            "postgresql://somebody@localhost:hunter2/taskapi",
             "sqlite://",
             "sqlite:///:memory:",
             "sqlite:///file:taskapi?mode=memory&uri=true",
@@ -64,7 +82,21 @@ WRONG: list[tuple[str, dict[str, str]]] = [
         )
     ],
     *[
-        ("FRONTEND_URL", GOOD | {"FRONTEND_URL": origins})
+        ("DATABASE_URL", UNREADABLE, GOOD | {"DATABASE_URL": url})
+        for url in (
+            "postgresql://ana:hunter2@localhost:port:5/taskapi?sslmode",
+            "postgresql://ana:hunter2/3@localhost:5432/taskapi",
+            "postgresql://ana:hunter2@3@localhost/taskapi",
+            "postgresql://ana:3/hunter2@localhost/taskapi",
+            "postgresql://ana:hunter2\udcff@localhost/taskapi",
+            "postgresql://ana@localhost:hunter2/taskapi",
+            # The password has a "?", and what is behind it is a piece of the password, not a part of the URL.
+            "postgresql://ana:9/?hunter=2@localhost/taskapi",
+            "postgresql://ana:9?hunter=2/@localhost/taskapi",
+        )
+    ],
+    *[
+        ("FRONTEND_URL", NO_ORIGINS, GOOD | {"FRONTEND_URL": origins})
         for origins in (
             "*",
             "null",
@@ -86,72 +118,110 @@ WRONG: list[tuple[str, dict[str, str]]] = [
 ]
 
 
-PROBLEMS = {
-    "DATABASE_URL": [
-        "must begin with postgresql:// or postgres://, or be sqlite:/// and a file",
-        "is not a URL that libpq can read; is a special character of the password not escaped?",
-    ],
-    "FRONTEND_URL": [
-        "must be origins as browsers send them (https://app.example.com: no slash at the end), split by commas"
-    ],
-    "JWT_ALGORITHMS": ["goes with JWT_JWKS_URL; a JWT_SECRET means HS256", "must be some of RS256, ES256, EdDSA"],
-    "JWT_ISSUER": ["is missing: keys from a URL need the issuer that they stand for"],
-    "JWT_JWKS_URL": ["must begin with https://, or http:// on localhost"],
-    "JWT_LEEWAY": ["must be a whole number of seconds, at most 3600"],
-    "JWT_SECRET": [
-        "is missing, and so is JWT_JWKS_URL",
-        "is not UTF-8 text",
-        "must be 32 bytes or more",
-        "looks like a PEM or JWK: public keys are no secret, see JWT_JWKS_URL",
-        "is the development secret, which only debug mode may use",
-        "and JWT_JWKS_URL exclude each other",
-    ],
-    "LOG_LEVEL": ["must be one of DEBUG, INFO, WARNING, ERROR, CRITICAL"],
-    "METRICS": ["must be one of 0, 1"],
-}
-
-
-@pytest.mark.parametrize(("name", "settings"), WRONG)
-def test_wrong_setting_stops_the_start(name: str, settings: dict[str, str]) -> None:
-    """One line names the setting, and never shows a password or a secret."""
+@pytest.mark.parametrize(("name", "problem", "settings"), WRONG)
+def test_wrong_setting_stops_the_start(name: str, problem: str, settings: dict[str, str]) -> None:
+    """One line names the setting, and shows nothing of its value."""
     with pytest.raises(SettingsError) as raised:
-        create_app(settings)
+        create_app({"DATABASE_URL": NOWHERE} | settings)
 
-    assert str(raised.value) in [f"taskapi cannot start: {name} {problem}" for problem in PROBLEMS[name]]
+    assert str(raised.value) == f"taskapi cannot start: {name} {problem}"
 
 
-@pytest.mark.parametrize("command", ["flask run", "flask db upgrade", "python wsgi.py", "gunicorn wsgi:app"])
+@pytest.mark.parametrize(
+    ("query", "part"),
+    [
+        ("pgbouncer=true", "pgbouncer"),
+        ("supa=base-pooler.x", "supa"),
+        ("schema=public", "schema"),
+        ("sslmode=require&schema=public", "schema"),
+    ],
+)
+def test_part_that_libpq_does_not_know_stops_the_start(query: str, part: str) -> None:
+    """Other drivers know it. The line names the part, and nothing else of the URL."""
+    with pytest.raises(SettingsError) as raised:
+        load(GOOD | {"DATABASE_URL": f"postgresql://ana:hunter2@db.example/taskapi?{query}"})
+
+    problem = f"has a part that libpq does not know: {part}"
+    assert str(raised.value) == f"taskapi cannot start: DATABASE_URL {problem}"
+
+
+@pytest.mark.parametrize(
+    ("rest", "value"),
+    [
+        ("/taskapi?sslmode=no-verify", "no-verify"),
+        (":99999/taskapi", "99999"),
+        ("/taskapi?port=99999", "99999"),
+        ("/taskapi?target_session_attrs=writable", "writable"),
+        ("/taskapi?host=a,b,c&port=1,2", "3"),
+    ],
+)
+def test_value_that_libpq_refuses_stops_the_start(rest: str, value: str) -> None:
+    """Before anything is connected to, and in libpq's own words, which name the value. The password is not in them."""
+    with pytest.raises(SettingsError) as raised:
+        load(GOOD | {"DATABASE_URL": f"postgresql://ana:hunter2@db.example{rest}"})
+
+    line = str(raised.value)
+    assert line.startswith("taskapi cannot start: DATABASE_URL is refused by libpq: ")
+    assert (value in line, "hunter2" in line, "\n" in line) == (True, False, False)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("JWT_SECRET", SECRET),
+        ("JWT_ISSUER", "https://issuer.example"),
+        ("JWT_AUDIENCE", "taskapi"),
+        ("DATABASE_URL", "postgresql://ana:hunter2@db.example/taskapi"),
+        ("JWT_LEEWAY", "5"),
+        ("LOG_LEVEL", "ERROR"),
+        ("METRICS", "1"),
+        ("FRONTEND_URL", "https://app.example.com"),
+        ("FLASK_DEBUG", "1"),
+    ],
+)
+@pytest.mark.parametrize("form", ["{}\n", "{}\r\n", " {}\t"])
+def test_value_is_trimmed(name: str, value: str, form: str) -> None:
+    """A mounted file ends in a line feed, and a copied text in a space."""
+    assert load(GOOD | {name: form.format(value)}) == load(GOOD | {name: value})
+
+
+GUNICORN = pytest.param("gunicorn wsgi:app", marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("command", ["flask run", "python wsgi.py", GUNICORN])
 def test_wrong_setting_ends_the_process(tmp_path: Path, command: str) -> None:
     """No traceback, no worker that is started over and over: one line, and a status that says it failed."""
-    result = run(*command.split(), cwd=copy_project(tmp_path), JWT_SECRET="hunter2")
+    result = run(*command.split(), cwd=copy_project(tmp_path), JWT_SECRET="hunter2", DATABASE_URL=NOWHERE)
 
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr == "taskapi cannot start: JWT_SECRET must be 32 bytes or more\n"
 
 
-@pytest.mark.parametrize("command", ["python wsgi.py", "gunicorn wsgi:app"])
-def test_production_knows_no_development_secret(tmp_path: Path, command: str) -> None:
-    """.flaskenv is the flask command's alone: a deployment that sets no secret does not start."""
-    result = run(*command.split(), cwd=copy_project(tmp_path))
+@pytest.mark.parametrize("command", ["python wsgi.py", GUNICORN])
+def test_production_has_no_development_secret(tmp_path: Path, command: str) -> None:
+    """.flaskenv belongs to the flask command: a deployment without a secret does not start."""
+    result = run(*command.split(), cwd=copy_project(tmp_path), DATABASE_URL=NOWHERE)
 
     assert result.returncode == 1
-    assert result.stderr == "taskapi cannot start: JWT_SECRET is missing, and so is JWT_JWKS_URL\n"
+    assert result.stderr == f"taskapi cannot start: JWT_SECRET {MISSING}\n"
 
 
 def test_development_needs_no_setting(tmp_path: Path) -> None:
-    """Somebody new needs three words: the database is a file in the instance folder."""
+    """In debug mode the database is a file in the instance folder, and the secret is the one in .flaskenv."""
     result = run("flask", "db", "upgrade", cwd=copy_project(tmp_path))
 
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "instance" / "taskapi.sqlite3").stat().st_size > 0
 
 
-@pytest.mark.parametrize("command", ["python wsgi.py", "gunicorn --check-config wsgi:app"])
+@pytest.mark.parametrize("command", SERVERS)
 def test_dotenv_is_read(tmp_path: Path, command: str) -> None:
-    """What .env says is a setting, wherever the process was started."""
-    (copy_project(tmp_path) / ".env").write_text(f"JWT_SECRET={SECRET}\nJWT_LEEWAY=\n")
+    """What .env beside the code says is a setting, for a process that was started in another folder, too."""
+    (copy_project(tmp_path) / ".env").write_text(f"JWT_SECRET={SECRET}\nJWT_LEEWAY=\nDATABASE_URL={NOWHERE}\n")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
 
-    result = run(*command.split(), cwd=tmp_path)
+    result = run(*command.format(folder=tmp_path).split(), cwd=elsewhere)
 
     assert (result.returncode, result.stderr) == (0, "")
 
@@ -166,23 +236,42 @@ def test_environment_goes_before_dotenv(tmp_path: Path, settings: dict[str, str]
     assert jwt.decode(token, secret, algorithms=["HS256"])["email"] == "ana@example.com"
 
 
+def test_example_changes_nothing() -> None:
+    """.env.example as it stands, copied to .env, gives the same configuration, under flask and under gunicorn."""
+    copied = {name: value or "" for name, value in dotenv_values(PROJECT / ".env.example").items()}
+    flaskenv = {name: value or "" for name, value in dotenv_values(PROJECT / ".flaskenv").items()}
+
+    assert load(GOOD | copied) == load(GOOD)
+    assert load(flaskenv | copied) == load(flaskenv)
+
+
+def test_example_has_every_setting() -> None:
+    """Each is there to be uncommented; debug mode is the flask command's, and a platform sets PORT."""
+    names = re.findall("^#([A-Z_]+)=", (PROJECT / ".env.example").read_text(), re.MULTILINE)
+
+    assert sorted(names) == sorted({*SETTINGS} - {"FLASK_DEBUG", "PORT"})
+
+
 def test_empty_value_counts_as_not_given() -> None:
-    """A line of .env.example that nobody filled in changes nothing."""
-    names = ["DATABASE_URL", "JWT_JWKS_URL", "JWT_ALGORITHMS", "JWT_ISSUER", "JWT_AUDIENCE", "JWT_LEEWAY"]
-
-    assert load(GOOD | dict.fromkeys([*names, "FRONTEND_URL", "LOG_LEVEL", "METRICS", "FLASK_DEBUG"], "")) == load(GOOD)
+    """A line of .env without a value changes nothing."""
+    assert load(dict.fromkeys(SETTINGS, "") | GOOD) == load(GOOD)
 
 
-def test_defaults() -> None:
-    """What nobody has set is what the contract says."""
+def test_defaults_outside_debug_mode() -> None:
+    """No origin is let in that was not named."""
     config = load(GOOD)
 
-    assert (config["JWT_LEEWAY"], config["FRONTEND_ORIGINS"], config["LOG_LEVEL"], config["DEBUG"]) == (
-        30,
-        ["http://localhost:3000"],
-        "INFO",
-        False,
-    )
+    assert (config["JWT_LEEWAY"], config["LOG_LEVEL"], config["DEBUG"]) == (30, "INFO", False)
+    assert config["FRONTEND_ORIGINS"] == []
+
+
+@pytest.mark.parametrize("empty", [{}, {"DATABASE_URL": "", "FRONTEND_URL": ""}])
+def test_defaults_in_debug_mode(empty: dict[str, str]) -> None:
+    """A file in the instance folder, and the origins of the development servers of Next.js and Vite."""
+    config = load({"JWT_SECRET": DEVELOPMENT_SECRET, "FLASK_DEBUG": "1"} | empty)
+
+    assert config["DATABASE_URL"] == "sqlite:///taskapi.sqlite3"
+    assert config["FRONTEND_ORIGINS"] == ["http://localhost:3000", "http://localhost:5173"]
 
 
 @pytest.mark.parametrize(
@@ -193,22 +282,25 @@ def test_defaults() -> None:
         "postgresql://%40a,x/b",
         "postgresql://x",
         "postgresql:///b",
+        "postgresql://a:p?q=r@x/b",
+        "postgresql://x/b?sslmode=verify-full&sslrootcert=system&channel_binding=require",
+        "postgresql://x,y/b?target_session_attrs=read-write&tcp_user_timeout=1000",
         "sqlite:///b",
     ],
 )
 def test_database_url_is_taken(url: str) -> None:
-    """What is escaped, left out, several hosts, and the paths and names of sockets are no mistake."""
+    """Escaped characters, several hosts, paths and names of sockets, and what is left out are no mistake."""
     assert load(GOOD | {"DATABASE_URL": url})["DATABASE_URL"] == url
 
 
 @pytest.mark.parametrize("origin", ["http://app.example.com:443", "https://app.example.com:80", "http://[::1]:65535"])
 def test_origin_is_taken(origin: str) -> None:
-    """Only the scheme's own port goes without saying."""
+    """Browsers leave out only the scheme's own port."""
     assert load(GOOD | {"FRONTEND_URL": f"https://a.b, {origin}"})["FRONTEND_ORIGINS"] == ["https://a.b", origin]
 
 
 def test_leeway_is_an_hour_at_most() -> None:
-    """Clocks that differ by more are to be mended."""
+    """A clock that differs by more is broken."""
     assert load(GOOD | {"JWT_LEEWAY": "3600"})["JWT_LEEWAY"] == 3600
 
 
@@ -221,27 +313,13 @@ def test_metrics(value: str, on: bool) -> None:
 @pytest.mark.parametrize("on", ["1", "true", "True", "yes", "on"])
 def test_development_secret_is_for_debug_mode(on: str) -> None:
     """The secret that everyone knows is good for trying things."""
-    config = load({"JWT_SECRET": DEVELOPMENT_SECRET, "FLASK_DEBUG": on})
+    config = load(GOOD | {"JWT_SECRET": DEVELOPMENT_SECRET, "FLASK_DEBUG": on})
 
     assert (config["DEBUG"], config["JWT_SECRET"]) == (True, DEVELOPMENT_SECRET)
 
 
-def test_key_set_goes_before_the_development_secret() -> None:
-    """Under the flask command .flaskenv always gives that secret: no contradiction to a key set in .env."""
-    config = load(JWKS | {"JWT_SECRET": DEVELOPMENT_SECRET, "FLASK_DEBUG": "1"})
-
-    assert (config["JWT_SECRET"], config["JWT_JWKS_URL"]) == (None, JWKS["JWT_JWKS_URL"])
-    assert config["JWT_ALGORITHMS"] == ["RS256", "ES256", "EdDSA"]
-
-
-@pytest.mark.parametrize("secret", ["x" * 32, "ü" * 16, "🌍" * 8])
-def test_secret_is_measured_in_bytes(secret: str) -> None:
-    """An HS256 key is 256 bits or longer (RFC 7518 section 3.2)."""
-    assert load({"JWT_SECRET": secret})["JWT_SECRET"] == secret
-
-
 def test_own_settings_go_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """create_app's argument is for tests and scripts, whatever the shell has set."""
+    """create_app's argument is for tests and scripts."""
     monkeypatch.setenv("JWT_SECRET", "f" * 32)
     monkeypatch.setenv("JWT_LEEWAY", "5")
 
@@ -262,3 +340,54 @@ def test_postgresql_urls(postgresql_url: str, scheme: str, hosts: str) -> None:
 
     assert (response.status_code, response.json) == (200, {"status": "ok"})
     dispose(app)
+
+
+KEYS_URL = "https://issuer.example/jwks"
+
+
+@pytest.mark.parametrize(
+    ("settings", "shown"),
+    [
+        ({}, ["127.0.0.1", "a shared secret", "no other origin"]),
+        ({"DATABASE_URL": "postgres://ana:hunter2@db.example:5433/x?sslmode=require"}, ["PostgreSQL", "db.example"]),
+        ({"DATABASE_URL": "postgresql:///x"}, ["PostgreSQL", "socket"]),
+        ({"DATABASE_URL": "sqlite:///taskapi.sqlite3"}, ["sqlite:///taskapi.sqlite3"]),
+        ({"JWT_SECRET": "", "JWT_JWKS_URL": KEYS_URL, "JWT_ISSUER": "https://issuer.example"}, [KEYS_URL]),
+        ({"FRONTEND_URL": "https://a.example, https://b.example"}, ["https://a.example, https://b.example"]),
+    ],
+)
+def test_start_says_what_it_runs_on(
+    caplog: pytest.LogCaptureFixture, settings: dict[str, str], shown: list[str]
+) -> None:
+    """One line has the database's kind and host, how tokens are verified, and the origins; no secret is in it."""
+    with caplog.at_level("INFO"):
+        create_app(GOOD | settings)
+
+    [record] = [record for record in caplog.records if record.name == "taskapi"]
+    line = record.getMessage()
+    assert (record.levelname, [text for text in shown if text not in line]) == ("INFO", [])
+    assert [secret for secret in (SECRET, "hunter2", "ana") if secret in line] == []
+
+
+def test_start_in_debug_mode_names_the_development_secret(tmp_path: Path) -> None:
+    """flask run says what it runs on and that the secret is public; flask token prints the token alone."""
+    with serving(*"flask run --no-reload --port 0".split(), cwd=copy_project(tmp_path)) as server:
+        server.fetch("GET", "/healthz")
+    token = run("flask", "token", "ana@example.com", cwd=tmp_path)
+
+    lines = server.stdout.read_text().splitlines()
+    [start] = [line for line in lines if " INFO - Starting on " in line]
+    [warning] = [line for line in lines if " WARNING - " in line]
+    assert "sqlite:///taskapi.sqlite3" in start
+    assert "development secret" in warning
+    assert DEVELOPMENT_SECRET not in server.stdout.read_text() + server.stderr.read_text()
+    assert (token.returncode, token.stderr, token.stdout.count("\n"), token.stdout.count(".")) == (0, "", 1, 2)
+
+
+@pytest.mark.parametrize("command", SERVERS)
+def test_server_says_what_it_runs_on(tmp_path: Path, command: str) -> None:
+    """In production the start has its line in the log, without a WARNING."""
+    result = run(*command.format(folder=copy_project(tmp_path)).split(), cwd=tmp_path, **GOOD)
+
+    logged = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [(line["level"], "127.0.0.1" in line["message"]) for line in logged] == [("INFO", True)]
