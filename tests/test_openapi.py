@@ -309,7 +309,7 @@ def test_limits_come_from_the_code(document: Any) -> None:
         "sort": {
             "type": "string",
             "default": "-created_at",
-            "enum": ["created_at", "updated_at", "title", "-created_at", "-updated_at", "-title"],
+            "enum": ["created_at", "-created_at", "updated_at", "-updated_at", "title", "-title"],
         },
         "limit": {"type": "integer", "minimum": 1, "maximum": paging.MAX_LIMIT, "default": paging.DEFAULT_LIMIT},
         "cursor": {"type": "string"},
