@@ -34,6 +34,7 @@ _TRUE = {"1", "t", "true", "y", "yes", "on"}  # of FLASK_DEBUG, as the flask com
 # RFC 6454 section 6.2: as browsers send an origin, in lower case, without path and default port. Group 1 is the port.
 _ORIGIN = r"(?:http(?!.*:80$)|https(?!.*:443$))://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::([1-9][0-9]{0,4}))?"
 _JWKS_URL = r"(?:https://[A-Za-z0-9._-]+|http://(?:localhost|127\.0\.0\.1|\[::1\]))(?::([1-9][0-9]{0,4}))?(?:/[!-~]*)?"
+QUOTED = re.compile("""(['"]).*\\1""", re.DOTALL)
 _PUBLIC_KEY = re.compile(r"^(?:\[?\s*\{|ssh-|ecdsa-sha2-)|----[- ]BEGIN")
 
 
@@ -51,12 +52,11 @@ def load(environ: Mapping[str, str]) -> dict[str, Any]:
     """
     given = {name: value.strip() for name, value in environ.items() if value.strip()}
     for name in ("DATABASE_URL", "JWT_SECRET", "JWT_JWKS_URL", "JWT_ISSUER", "JWT_AUDIENCE", "FRONTEND_URL"):
-        is_quoted = re.fullmatch("""(['"]).*\\1""", given.get(name, ""), re.DOTALL)
-        _require(not is_quoted, name, "is in quotes: take them away")
+        _require(not QUOTED.fullmatch(given.get(name, "")), name, "is in quotes: take them away")
     debug = given.get("FLASK_DEBUG", "").lower() in _TRUE
     leeway = given.get("JWT_LEEWAY", "30")
-    is_right = re.fullmatch("[0-9]{1,4}", leeway) and int(leeway) <= MAX_LEEWAY
-    _require(is_right, "JWT_LEEWAY", f"must be a whole number of seconds, at most {MAX_LEEWAY}")
+    is_short = re.fullmatch("[0-9]{1,4}", leeway) and int(leeway) <= MAX_LEEWAY
+    _require(is_short, "JWT_LEEWAY", f"must be a whole number of seconds, at most {MAX_LEEWAY}")
     return {
         "DEBUG": debug,
         "DATABASE_URL": _database_url(given.get("DATABASE_URL", DEVELOPMENT_DATABASE if debug else "")),
@@ -135,22 +135,21 @@ def _verification(given: Mapping[str, str], debug: bool) -> dict[str, Any]:
 
 
 def _check_secret(secret: str, debug: bool) -> None:
-    data = secret.encode(errors="ignore")
     _require(secret, "JWT_SECRET", "is missing, and so is JWT_JWKS_URL")
+    data = secret.encode(errors="ignore")
     _require(data.decode() == secret, "JWT_SECRET", "is not UTF-8 text")
     _require(len(data) >= MIN_SECRET_BYTES, "JWT_SECRET", f"must be {MIN_SECRET_BYTES} bytes or more")
     _require(not _PUBLIC_KEY.search(secret), "JWT_SECRET", "looks like a PEM or JWK; for public keys use JWT_JWKS_URL")
-    is_public = secret == DEVELOPMENT_SECRET
-    _require(debug or not is_public, "JWT_SECRET", "is the development secret, which only debug mode may use")
+    is_secret = debug or secret != DEVELOPMENT_SECRET
+    _require(is_secret, "JWT_SECRET", "is the development secret, which only debug mode may use")
 
 
 def _origins(value: str) -> list[str]:
-    origins = [origin.strip() for origin in value.split(",")] if value else []
+    origins = [origin.strip() for origin in value.split(",") if value]
     problem = "must be origins as browsers send them (https://app.example.com, without a slash), separated by commas"
     _require(all(_is_url(origin, _ORIGIN) for origin in origins), "FRONTEND_URL", problem)
     return origins
 
 
 def _is_url(text: str, form: str) -> bool:
-    match = re.fullmatch(form, text)
-    return match is not None and int(match[1] or 0) <= MAX_PORT
+    return (match := re.fullmatch(form, text)) is not None and int(match[1] or 0) <= MAX_PORT

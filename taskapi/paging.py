@@ -25,9 +25,11 @@ DEFAULT_LIMIT = 50
 DIGEST_SIZE = 8
 
 LIMIT_MESSAGE = f"Give one whole number from 1 to {MAX_LIMIT}."
+FROM_LINK = "Where to go on: from the Link header of a page of this list."
 CURSOR_MESSAGE = "Give one cursor from a Link header of this list."
 
 Rows = Sequence[Row[Any]]
+Filters = Mapping[str, ColumnElement[bool]]
 
 
 class QuerySchema(Schema):
@@ -62,10 +64,7 @@ def query_schema(sorts: Sequence[str], **filters: fields.Field[Any]) -> Schema:
             error_messages={"invalid": LIMIT_MESSAGE},
             metadata={"description": "The largest number of rows on a page."},
         ),
-        "cursor": fields.String(
-            error_messages={"invalid": CURSOR_MESSAGE},
-            metadata={"description": "Where to go on: from the Link header of a page of this list."},
-        ),
+        "cursor": fields.String(error_messages={"invalid": CURSOR_MESSAGE}, metadata={"description": FROM_LINK}),
     }
     return QuerySchema.from_dict({**filters, **parameters})()
 
@@ -73,9 +72,7 @@ def query_schema(sorts: Sequence[str], **filters: fields.Field[Any]) -> Schema:
 class Listing:
     """The lists of one table's rows, each page as cheap as the first."""
 
-    def __init__(
-        self, columns: Sequence[Column[Any]], schema: Schema, filters: Mapping[str, ColumnElement[bool]]
-    ) -> None:
+    def __init__(self, columns: Sequence[Column[Any]], schema: Schema, filters: Filters) -> None:
         """Show these columns. A filter is a parameter of the schema and a condition with a bindparam of that name."""
         self.columns, self.schema, self.filters = columns, schema, filters
         self.table: Table = columns[0].table
@@ -88,17 +85,18 @@ class Listing:
         query = dict(_load(self.schema, query_string))
         limit, cursor = query.pop("limit"), query.pop("cursor", None)
         values = {name: value for name, value in query.items() if name in self.filters}
-        after = {} if cursor is None else self._read_cursor(cursor, owner, query)
+        key = self.table.c[query["sort"].removeprefix("-")]
+        after = {} if cursor is None else _read_cursor(cursor, key, self._scope(owner, query))
         statement = self._select(query["sort"], frozenset(values), bool(after))
         rows = run(statement, limit=limit + 1, **values, **after).rows
         if len(rows) <= limit:
             return rows, None
-        following = {"cursor": self._write_cursor(rows[limit - 1], owner, query)}
+        following = {"cursor": _write_cursor(rows[limit - 1], key, self._scope(owner, query))}
         return rows[:limit], urlencode({"limit": limit} | dict(parse_qsl(query_string.decode())) | following)
 
     @cache
     def _select(self, sort: str, filters: Collection[str], goes_on: bool) -> Executable:
-        key, id_ = self._sort_column(sort), self.table.c.id
+        key, id_ = self.table.c[sort.removeprefix("-")], self.table.c.id
         statement = select(*self.columns).where(owned(self.table), *[self.filters[name] for name in sorted(filters)])
         descending = sort.startswith("-")
         if goes_on:
@@ -108,36 +106,32 @@ class Listing:
         order = (key.desc(), id_.desc()) if descending else (key, id_)
         return statement.order_by(*order).limit(bindparam("limit"))
 
-    def _sort_column(self, sort: str) -> Column[Any]:
-        return self.table.c[sort.removeprefix("-")]
+    def _scope(self, owner: str, query: Mapping[str, Any]) -> bytes:
+        """Return what a cursor belongs to."""
+        return orjson.dumps([self.table.name, owner, query])
 
-    def _write_cursor(self, last: Row[Any], owner: str, query: Mapping[str, Any]) -> str:
-        key = last._mapping[self._sort_column(query["sort"]).name]
-        is_time = isinstance(self._sort_column(query["sort"]).type, UtcDateTime)
-        place = orjson.dumps([write_timestamp(key) if is_time else key, last.id])
-        return urlsafe_b64encode(self._digest(place, owner, query) + place).rstrip(b"=").decode()
 
-    def _read_cursor(self, cursor: str, owner: str, query: Mapping[str, Any]) -> dict[str, Any]:
-        try:
-            data = urlsafe_b64decode(f"{cursor}==")
-            digest, place = data[:DIGEST_SIZE], data[DIGEST_SIZE:]
-            is_canonical = urlsafe_b64encode(data).rstrip(b"=").decode() == cursor
-            if digest != self._digest(place, owner, query) or not is_canonical:
-                raise ValueError
-            key, id_ = orjson.loads(place)
-            type_ = self._sort_column(query["sort"]).type
-            if not UUID_FORM.fullmatch(id_):
-                raise ValueError
-            if isinstance(type_, UtcDateTime):
-                key = read_timestamp(key)
-            elif type(key) is not type_.python_type or "\0" in str(key):
-                raise ValueError
-            return {"after_key": key, "after_id": id_}
-        except (ValueError, TypeError):
-            raise ValidationError({"cursor": [CURSOR_MESSAGE]}) from None
+def _write_cursor(last: Row[Any], key: Column[Any], scope: bytes) -> str:
+    value = last._mapping[key.name]
+    place = orjson.dumps([write_timestamp(value) if isinstance(key.type, UtcDateTime) else value, last.id])
+    return urlsafe_b64encode(blake2b(scope + place, digest_size=DIGEST_SIZE).digest() + place).rstrip(b"=").decode()
 
-    def _digest(self, place: bytes, owner: str, query: Mapping[str, Any]) -> bytes:
-        return blake2b(orjson.dumps([self.table.name, owner, query]) + place, digest_size=DIGEST_SIZE).digest()
+
+def _read_cursor(cursor: str, key: Column[Any], scope: bytes) -> dict[str, Any]:
+    try:
+        data = urlsafe_b64decode(f"{cursor}==")
+        digest, place = data[:DIGEST_SIZE], data[DIGEST_SIZE:]
+        is_canonical = urlsafe_b64encode(data).rstrip(b"=").decode() == cursor
+        value, id_ = orjson.loads(place)
+        if digest != blake2b(scope + place, digest_size=DIGEST_SIZE).digest() or not is_canonical:
+            raise ValueError
+        if isinstance(key.type, UtcDateTime):
+            value = read_timestamp(value)
+        elif type(value) is not key.type.python_type or "\0" in str(value):
+            raise ValueError
+        return {"after_key": value, "after_id": UUID_FORM.fullmatch(id_)[0]}  # type: ignore[index]  # None: TypeError
+    except (ValueError, TypeError):
+        raise ValidationError({"cursor": [CURSOR_MESSAGE]}) from None
 
 
 @lru_cache(maxsize=256)  # a front end asks for few lists, again and again
@@ -146,20 +140,14 @@ def _load(schema: Schema, query_string: bytes) -> Mapping[str, Any]:
     given: dict[str, Any] = {}
     for name, value in parse_qsl(text, keep_blank_values=True, errors="surrogateescape"):
         # What is not UTF-8 becomes a list too, and its name readable for the error.
-        name, is_text = name.encode(errors="replace").decode(), _is_unicode(value)
+        name, is_text = name.encode(errors="replace").decode(), value == value.encode(errors="replace").decode()
         given[name] = value if is_text and name not in given else [value]
-    query: Mapping[str, Any] = schema.load(given)
-    return query
-
-
-def _is_unicode(text: str) -> bool:
-    return text.encode(errors="replace").decode() == text
+    return dict(schema.load(given))
 
 
 def answer_page(rows: Rows, following: str | None) -> Response:
     """Return the rows as a bare array, with a Link to the next page if there is one."""
     response = jsonify([show(row) for row in rows])
     if following:
-        path = request.script_root + request.path.rstrip("/")
-        response.headers["Link"] = f'<{path}?{following}>; rel="next"'
+        response.headers["Link"] = f'<{request.script_root}{request.path.rstrip("/")}?{following}>; rel="next"'
     return response
