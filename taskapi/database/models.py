@@ -1,6 +1,7 @@
 """Users and their tasks."""
 
 from datetime import UTC, datetime
+from typing import Annotated
 from uuid import uuid4
 
 from flask_sqlalchemy import SQLAlchemy
@@ -46,6 +47,16 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
+# The columns of each table that belongs to a user. The owner is part of the key: a row can't be named without its
+# owner, two users may use the same id, and the table can be partitioned or distributed by user_id. The defaults are for
+# flask shell; a request gives all values.
+OwnerId = Annotated[
+    str, mapped_column(Uuid(as_uuid=False), ForeignKey("users.id", ondelete="CASCADE"), primary_key=True)
+]
+RowId = Annotated[str, mapped_column(Uuid(as_uuid=False), primary_key=True, default=lambda: str(uuid4()))]
+CreatedAt = Annotated[datetime, mapped_column(UtcDateTime, default=_now)]
+
+
 class User(db.Model):  # type: ignore[misc,name-defined]  # Flask-SQLAlchemy makes the base at run time
     """A user. The email is the newest that a token showed; it is informational and never used for lookup."""
 
@@ -56,23 +67,16 @@ class User(db.Model):  # type: ignore[misc,name-defined]  # Flask-SQLAlchemy mak
 
 
 class Task(db.Model):  # type: ignore[misc,name-defined]
-    """A task of one user.
-
-    The owner is part of the key: a task can't be named without its owner, two users may use the same id, and the table
-    can be partitioned or distributed by user_id. updated_at is the version. The defaults are for flask shell; a request
-    gives all values.
-    """
+    """A task of one user; updated_at is its version."""
 
     __tablename__ = "tasks"
 
-    user_id: Mapped[str] = mapped_column(
-        Uuid(as_uuid=False), ForeignKey("users.id", ondelete="CASCADE"), primary_key=True
-    )
-    id: Mapped[str] = mapped_column(Uuid(as_uuid=False), primary_key=True, default=lambda: str(uuid4()))
+    user_id: Mapped[OwnerId]
+    id: Mapped[RowId]
     title: Mapped[str] = mapped_column(Text)
     description: Mapped[str | None] = mapped_column(Text)
     is_completed: Mapped[bool] = mapped_column(default=False)
-    created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=_now)
+    created_at: Mapped[CreatedAt]
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime, default=_now, onupdate=_now)
 
     __table_args__ = (Index(None, "user_id", "created_at", "id"),)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any
 
 from psycopg2.errors import ForeignKeyViolation
@@ -30,6 +31,7 @@ class OwnedRows:
     def __init__(self, columns: Sequence[Column[Any]]) -> None:
         """Show these columns of the table."""
         self.columns, self.table = columns, columns[0].table
+        self._times = {"created_at", "updated_at"} & {column.name for column in columns}
         self.named = and_(owned(self.table), self.table.c.id == bindparam("row_id"))
         self._select = select(*columns).where(self.named)
         # It adds nothing if the row exists, or if the owner's row is missing or lacks the token's email. The owner's id
@@ -56,18 +58,19 @@ class OwnedRows:
         return row
 
     def insert(self, values: Mapping[str, Any], email: str | None) -> tuple[Row[Any], bool]:
-        """Return the caller's row with the id in values, and whether this call made it, at the created_at in values.
+        """Return the caller's row with the id in values, and whether this call made it.
 
         The caller's own row comes into being with the first of them, and takes the email that the token shows.
         """
-        parameters, shown = {f"new_{name}": value for name, value in values.items()}, email
+        now, shown = datetime.now(UTC), email
+        parameters = {f"new_{name}": value for name, value in {**dict.fromkeys(self._times, now), **values}.items()}
         while True:
             rows, repeated = self._try_insert(parameters, shown)
             if rows:
                 return rows[0], True
             row = self.find(values["id"])
             if row is not None:
-                return row, repeated and row.created_at == values["created_at"]
+                return row, repeated and row.created_at == now
             _save_caller(email)
             shown = None  # another user may have presented the email since; this row does not wait for it
 

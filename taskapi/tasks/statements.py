@@ -48,12 +48,6 @@ DELETE_TASK = delete(TASKS).where(TASK_ROWS.named).returning(*COLUMNS)
 DELETE_VERSION = DELETE_TASK.where(AT_VERSION)
 
 
-def insert_task(values: Mapping[str, Any], email: str | None) -> tuple[TaskRow, bool]:
-    """Return the caller's task with the id in values, and whether this call made it."""
-    now = datetime.now(UTC)
-    return TASK_ROWS.insert({**values, "created_at": now, "updated_at": now}, email)
-
-
 @cache
 def _update(fields: Collection[str], conditional: bool) -> Executable:
     values: dict[str, Any] = {field: bindparam(f"new_{field}") for field in fields}

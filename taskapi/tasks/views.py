@@ -24,7 +24,7 @@ def list_tasks() -> Response:
 @bp.post("")
 def create_task() -> Response:
     """Create a task, or return the one that an earlier request made with the same id."""
-    task, is_new = statements.insert_task(read_body(CREATE), g.user.email)
+    task, is_new = statements.TASK_ROWS.insert(read_body(CREATE), g.user.email)
     response = _answer(task)
     if is_new:
         response.status_code = 201
