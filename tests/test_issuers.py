@@ -22,7 +22,7 @@ def frozen() -> Iterator[None]:
 
 
 def _whom(path: str, jwks: list[Members], token: str, **settings: str) -> tuple[int, Any]:
-    """Return whom an app with these settings takes the token's bearer for, asking for the issuer's keys just once."""
+    """Return what an app with these settings answers to the token: its user. It fetches the issuer's keys once."""
     with KeyServer(*jwks) as server:
         app = me_app(JWT_JWKS_URL=server.origin + path, **settings)
         response = ask(app, token)
@@ -109,7 +109,7 @@ def _supabase(**changes: Any) -> dict[str, Any]:
     ("changes", "email"), [({}, "ana@example.com"), ({"email": "", "phone": "491701234567"}, None)]
 )
 def test_supabase_with_a_key_set(changes: Members, email: str | None) -> None:
-    """A project's signing key is P-256; somebody who signed up by phone has an empty address.
+    """A project's signing key is P-256; a user who signed up by phone has an empty address.
 
     Source: https://supabase.com/docs/guides/auth/jwt-fields and https://supabase.com/docs/guides/auth/signing-keys
     """
@@ -184,7 +184,7 @@ def test_keycloak(is_verified: bool, email: str | None) -> None:
     ],
 )
 def test_same_person_is_the_same_user_for_ever(issuer: str, subject: str, expected: str) -> None:
-    """These ids are in people's databases: whatever changes here, they may not."""
+    """These ids are in people's databases, so that they never change."""
     assert ask(me_app(), forge(claims={"iss": issuer, "sub": subject})).json == {"id": expected, "email": None}
 
 
