@@ -118,7 +118,7 @@ def test_each_operation_is_explained(document: Any) -> None:
 
 
 def test_parameters_stand_in_order(document: Any) -> None:
-    """Generated functions take them in this order. The header that every request may have is described in words."""
+    """Generated functions take them so. The header that every request may have is described once, in words."""
     components = document["components"]["parameters"]
     for operation in operations(document).values():
         parameters = operation.get("parameters", ())
