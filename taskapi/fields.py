@@ -48,6 +48,15 @@ class JsonBoolean(fields.Boolean):
         return value
 
 
+class Digits(fields.Integer):
+    """A number in plain digits; marshmallow's own takes "+5" and "1_0" too."""
+
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> int:
+        if not isinstance(value, str) or not re.fullmatch("[1-9][0-9]{0,8}", value):
+            raise self.make_error("invalid")
+        return int(value)
+
+
 def line(noun: str, maximum: int, example: str) -> Trimmed:
     """Return a required field of one line: 1 to maximum code points, none of them a control character."""
     message = f"Give a {noun} of 1 to {maximum} characters."

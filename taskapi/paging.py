@@ -1,6 +1,5 @@
 """A page of the caller's rows: the list's query, its statement, and the cursor of the next page."""
 
-import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Collection, Mapping, Sequence
 from functools import cache, lru_cache
@@ -16,6 +15,7 @@ from sqlalchemy import Column, ColumnElement, Executable, Row, Table, bindparam,
 
 from taskapi.database.engine import run
 from taskapi.database.models import UtcDateTime, owned
+from taskapi.fields import Digits
 from taskapi.wire import UUID_FORM, read_timestamp, show, write_timestamp
 
 MAX_LIMIT = 100
@@ -36,15 +36,6 @@ class QuerySchema(Schema):
     """The parameters of a list, all of them text; one that is given twice arrives as a list, which no field takes."""
 
     error_messages = {"unknown": "There is no such parameter."}
-
-
-class Digits(fields.Integer):
-    """A number in plain digits; marshmallow's own takes "+5" and "1_0" too."""
-
-    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> int:
-        if not isinstance(value, str) or not re.fullmatch("[1-9][0-9]{0,8}", value):
-            raise self.make_error("invalid")
-        return int(value)
 
 
 def query_schema(sorts: Sequence[str], **filters: fields.Field[Any]) -> Schema:
