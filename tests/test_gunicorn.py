@@ -175,7 +175,7 @@ def test_large_answer_and_answer_without_body(server: Server) -> None:
 
 def test_file_comes_after_its_head(server: Server) -> None:
     """A file of the page, which gunicorn could otherwise send past the buffer."""
-    with urlopen(f"http://127.0.0.1:{server.port}/api/docs/swagger-ui-bundle.js", timeout=PATIENCE) as response:
+    with urlopen(f"http://127.0.0.1:{server.port}/api/docs/ui/swagger-ui-bundle.js", timeout=PATIENCE) as response:
         assert len(response.read()) == int(response.headers["Content-Length"]) > 1_000_000
 
 
