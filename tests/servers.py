@@ -30,7 +30,7 @@ LISTENS = re.compile(r"(?:Running on|Listening at:) http://127\.0\.0\.1:([0-9]+)
 
 
 def absent(reason: str) -> NoReturn:
-    """Skip a test for want of what this machine has not; fail it where CI is set, so that nobody counts on a skip."""
+    """Skip a test that needs what this machine does not have; fail it where CI is set, where no test may be skipped."""
     if os.environ.get("CI"):
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason)
@@ -109,7 +109,7 @@ def serving(*command: str, cwd: Path, **settings: str) -> Iterator[Server]:
     try:
         yield Server(process, _port(process, stdout, stderr), stdout, stderr)
     finally:
-        # gunicorn ends on SIGINT faster; flask does not, where whoever started the tests has it ignored.
+        # gunicorn ends faster on SIGINT; flask does not end if the tests were started with SIGINT ignored.
         process.send_signal(signal.SIGINT if command[0] == "gunicorn" else signal.SIGTERM)
         try:
             process.wait(PATIENCE)
@@ -136,7 +136,7 @@ def silent_server() -> Iterator[int]:
 
 @contextmanager
 def closed_port() -> Iterator[int]:
-    """Yield a port where nobody listens, and nobody else will meanwhile."""
+    """Yield a port where no server listens, nor will meanwhile."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         yield bound.getsockname()[1]
@@ -157,7 +157,7 @@ def restartable_postgresql(folder: Path) -> Iterator[Any]:
 def restart(server: Any) -> None:
     """Restart a PostgreSQL as a crash would."""
     _pg_ctl(server, "-l", str(server.log), "restart")
-    server.ensure_postgres_running()  # so that it knows whom to stop
+    server.ensure_postgres_running()  # so that it knows which process to stop
 
 
 def stop(server: Any) -> None:

@@ -47,19 +47,19 @@ def behind(folders: Callable[[], Path], postgresql_url: str) -> Iterator[Nginx]:
 
 
 def test_restart_of_one_instance_fails_no_request(folders: Callable[[], Path], postgresql_url: str) -> None:
-    """Under 200 requests/s, SIGTERM and a new start cost nobody an answer, and nothing is lost or doubled."""
+    """Under 200 requests/s, SIGTERM and a new start cost no client an answer, and nothing is lost or doubled."""
     first, second = free_port(), free_port()
     with ExitStack() as stack:
         server = stack.enter_context(nginx(folders(), first, second))
         old = stack.enter_context(instance(folders(), first, postgresql_url))
         other = stack.enter_context(instance(folders(), second, postgresql_url))
-        writers = stack.enter_context(writing(server, 8))
-        serve_some(old)
-        serve_some(other)
+        with writing(server, 8) as writers:  # ends before the instances do: those are left by a SIGINT, which cuts off
+            serve_some(old)
+            serve_some(other)
 
-        old.process.terminate()
-        assert old.process.wait(PATIENCE) == 0
-        serve_some(stack.enter_context(instance(folders(), first, postgresql_url)))
+            old.process.terminate()
+            assert old.process.wait(PATIENCE) == 0
+            serve_some(stack.enter_context(instance(folders(), first, postgresql_url)))
 
     assert [] == [failure for writer in writers for failure in writer.failed]
     acknowledged = {task: title for writer in writers for task, title in writer.tasks.items()}
@@ -69,7 +69,7 @@ def test_restart_of_one_instance_fails_no_request(folders: Callable[[], Path], p
 
 
 def test_request_that_finds_no_server_goes_to_the_other(behind: Nginx) -> None:
-    """Whatever it is, a POST without an id included: it has not been sent to anybody yet."""
+    """A POST without an id, too: it has not been sent to any server yet."""
     with behind.client(1) as ana:
         assert [201] * 8 == [ana.ask("POST", body={"title": "Water the plants"}).status for _ in range(8)]
         assert len(ana.ask("GET").body) == 8
@@ -92,7 +92,7 @@ def test_sent_request_without_answer_is_repeated_unless_it_makes_a_task(
 
 
 def test_client_with_too_many_requests_gets_429(behind: Nginx) -> None:
-    """In the service's shape, readable by its page; somebody at another address notices nothing."""
+    """In the service's shape, readable by its page; a client at another address notices nothing."""
     with behind.client(1) as ana, behind.client(2) as ben:
         began = time.monotonic()
         answers = [ana.ask("GET", "/healthz", Origin="https://app.example.com") for _ in range(400)]
@@ -146,7 +146,7 @@ def test_what_is_not_for_the_public_is_not_there(behind: Nginx) -> None:
 
 
 def test_what_passes_is_what_the_service_says(behind: Nginx) -> None:
-    """Request ids, and strong ETags whatever encoding the client takes."""
+    """Request ids, and strong ETags with any encoding that the client takes."""
     task = {"title": "Water the plants", "description": "All but the cactus.\n" * 100}
     with behind.client(1) as ana:
         path = ana.ask("POST", body=task).headers["location"]
