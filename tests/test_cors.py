@@ -181,7 +181,7 @@ def test_default_origins(make_app: Callable[..., Flask], debug: str, allowed: li
 def test_debug_mode_names_a_refused_origin(
     make_app: Callable[..., Flask], caplog: pytest.LogCaptureFixture, debug: str
 ) -> None:
-    """The browser tells a developer no more than "Failed to fetch". Outside debug mode any visitor could fill the log."""
+    """The browser tells a developer only "Failed to fetch". Outside debug mode visitors could fill the log."""
     app = make_app(FLASK_DEBUG=debug, FRONTEND_URL=HOME)
     caplog.clear()
 

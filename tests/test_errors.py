@@ -1,25 +1,26 @@
-"""Errors: one shape on every path and method, that says nothing about the inside."""
+"""Errors: one shape on every path and method, that shows nothing from inside the service."""
 
 from collections.abc import Callable
-from typing import NoReturn
+from http import HTTPStatus
+from typing import Any, NoReturn, get_args
 
 import pytest
 from flask import Flask, abort
 from flask.testing import FlaskClient
 from sqlalchemy import text
+from werkzeug.datastructures import WWWAuthenticate
+from werkzeug.exceptions import default_exceptions
 
 from taskapi.database.models import db
+from taskapi.errors import ApiError, Code
 from tests.people import Person
 
 NOT_FOUND = {"error": "There is nothing here.", "code": "NOT_FOUND"}
 NOT_ALLOWED = {"error": "This path does not take that method.", "code": "INVALID_REQUEST"}
-NO_TOKEN = {"error": "Send a bearer token.", "code": "UNAUTHORIZED"}
-OTHER = "The request can't be taken."
+FAULT = {"error": "Something went wrong on our side.", "code": "INTERNAL_ERROR"}
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "TRACE", "CONNECT", "PROPFIND", "BREW-COFFEE"]
 
 TASK = "/api/tasks/0f8fad5b-d9cb-469f-a165-70867728950e"
-OUTSIDE = ["/", "/api", "/api/", "/nothing", "/api/tasksx", "/API/tasks", "/api//tasks", "/healthz/x"]
-UNDER = ["/api/tasks//", "/api/tasks/x/y", "/api/tasks/x/", "/api/tasks/%2e%2e/users", "/api/tasks/%FF"]
 
 
 @pytest.fixture
@@ -28,32 +29,51 @@ def database_url(sqlite_url: str) -> str:
     return sqlite_url
 
 
-@pytest.mark.parametrize("path", OUTSIDE)
+def fail(app: Flask, error: Callable[[], object]) -> None:
+    """Give the app a path, /broken, that raises."""
+
+    def broken() -> str:
+        error()
+        return "not broken"
+
+    app.add_url_rule("/broken", view_func=broken)
+
+
+def raising(error: Exception) -> Callable[[], NoReturn]:
+    """Return a function that raises this."""
+
+    def throw() -> NoReturn:
+        raise error
+
+    return throw
+
+
+@pytest.mark.parametrize("path", ["/", "/api", "/apix", "/nothing", "/API/tasks", "/healthz/x", "/api;/tasks"])
 def test_unknown_path_answers_404(client: FlaskClient, path: str) -> None:
-    """No path, no method and no missing token leads to anything but the one shape."""
-    responses = [client.open(path, method=method) for method in METHODS]
+    """It is so with every method; outside /api/ no token is needed to learn it."""
+    answers = {method: client.open(path, method=method) for method in METHODS}
 
-    assert [response.status_code for response in responses] == [404] * len(METHODS)
-    assert [response.json for response in responses] == [NOT_FOUND] * len(METHODS)
-    assert {response.content_type for response in responses} == {"application/json"}
+    assert {method: (404, "application/json", NOT_FOUND) for method in METHODS} == {
+        method: (answer.status_code, answer.content_type, answer.json) for method, answer in answers.items()
+    }
 
 
-@pytest.mark.parametrize("path", UNDER)
-def test_unknown_path_under_tasks_answers_404(ana: Person, path: str) -> None:
-    """To somebody with a token, a path that is none says so."""
+@pytest.mark.parametrize("path", ["/api/", "/api/nothing", "/api/tasksx", "/api//tasks", "/api/tasks/x/y"])
+def test_unknown_path_under_api_answers_404(ana: Person, path: str) -> None:
+    """It is so with every method, for a caller with a token; test_guard.py has those without."""
+    answers = {method: ana.call(method, path) for method in METHODS}
+
+    assert {method: (404, NOT_FOUND) for method in METHODS} == {
+        method: (answer.status_code, answer.json) for method, answer in answers.items()
+    }
+
+
+@pytest.mark.parametrize("path", ["/api/tasks//", "/api/tasks/x/", "/api/tasks/%2e%2e/users", "/api/tasks/%FF"])
+def test_odd_path_under_tasks_answers_404(ana: Person, path: str) -> None:
+    """A malformed id is one that does not exist."""
     response = ana.call("GET", path)
 
     assert (response.status_code, response.json) == (404, NOT_FOUND)
-
-
-@pytest.mark.parametrize("path", [*UNDER, "/api/tasks", "/api/tasks/", TASK])
-def test_nothing_under_tasks_answers_without_token(client: FlaskClient, path: str) -> None:
-    """Somebody without a token does not learn which paths and methods there are."""
-    responses = [client.open(path, method=method) for method in METHODS]
-
-    assert [response.status_code for response in responses] == [401] * len(METHODS)
-    assert [response.json for response in responses] == [NO_TOKEN] * len(METHODS)
-    assert not any("Allow" in response.headers for response in responses)
 
 
 @pytest.mark.parametrize(
@@ -64,22 +84,24 @@ def test_nothing_under_tasks_answers_without_token(client: FlaskClient, path: st
         (TASK, {"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "PUT"}),
         ("/healthz", {"GET", "HEAD", "OPTIONS"}),
         ("/readyz", {"GET", "HEAD", "OPTIONS"}),
+        ("/api/docs", {"GET", "HEAD", "OPTIONS"}),
     ],
 )
 def test_wrong_method_answers_405(ana: Person, path: str, allowed: set[str]) -> None:
-    """A 405 says which methods there are (RFC 9110 section 15.5.6)."""
+    """Allow names the methods of the path (RFC 9110 section 15.5.6)."""
     wrong = [method for method in METHODS if method not in allowed]
 
-    responses = [ana.call(method, path) for method in wrong]
+    answers = {method: ana.call(method, path) for method in wrong}
 
-    assert [response.status_code for response in responses] == [405] * len(wrong)
-    assert [response.json for response in responses] == [NOT_ALLOWED] * len(wrong)
-    assert [set(response.headers["Allow"].split(", ")) for response in responses] == [allowed] * len(wrong)
+    assert {method: (405, NOT_ALLOWED, allowed) for method in wrong} == {
+        method: (answer.status_code, answer.json, set(answer.headers["Allow"].split(", ")))
+        for method, answer in answers.items()
+    }
 
 
 @pytest.mark.parametrize("path", ["/nothing", "/api/tasks/nothing", "/api/tasks?limit=0"])
 def test_head_of_an_error_is_get_without_body(ana: Person, path: str) -> None:
-    """HEAD tells what GET would, in headers."""
+    """HEAD gives GET's status and headers."""
     get, head = ana.call("GET", path), ana.call("HEAD", path)
 
     assert (head.status_code, head.data) == (get.status_code, b"")
@@ -88,58 +110,122 @@ def test_head_of_an_error_is_get_without_body(ana: Person, path: str) -> None:
 
 @pytest.mark.parametrize("debug", ["0", "1"])
 def test_unexpected_error_answers_500(make_app: Callable[..., Flask], debug: str) -> None:
-    """A fault of ours is told without its words, in debug mode too."""
+    """Its own words are not shown, in debug mode neither."""
     app = make_app(FLASK_DEBUG=debug)
-
-    @app.route("/broken")
-    def broken() -> NoReturn:
-        raise RuntimeError("words from inside")
+    fail(app, raising(RuntimeError("words from inside")))
 
     response = app.test_client().get("/broken")
 
-    assert response.status_code == 500
-    assert response.json == {"error": "Something went wrong on our side.", "code": "INTERNAL_ERROR"}
+    assert (response.status_code, response.json) == (500, FAULT)
 
 
-@pytest.mark.parametrize(
-    ("status", "code", "sentence"),
-    [
-        (418, "INVALID_REQUEST", OTHER),
-        (429, "INVALID_REQUEST", OTHER),
-        (500, "INTERNAL_ERROR", "Something went wrong on our side."),
-        (501, "INTERNAL_ERROR", OTHER),
-    ],
-)
-def test_abort_answers_in_the_one_shape(app: Flask, client: FlaskClient, status: int, code: str, sentence: str) -> None:
-    """Whatever werkzeug raises has one of the eight codes, and none of werkzeug's words."""
+SENTENCES = {
+    404: "There is nothing here.",
+    405: "This path does not take that method.",
+    409: "Conflict.",
+    412: "This has changed since the version in If-Match.",
+    413: "The body is larger than 64 KiB.",
+    415: "Send the body as application/json.",
+    418: "I'm a Teapot.",
+    429: "Too Many Requests.",
+    500: "Something went wrong on our side.",
+    501: "Not Implemented.",
+}
 
-    @app.route("/broken")
-    def broken() -> NoReturn:
-        abort(status, description="words from inside")
+
+def code_of(status: int) -> str:
+    """Return the code that the contract gives to a status that is raised without one."""
+    if status in (401, 404):
+        return {401: "UNAUTHORIZED", 404: "NOT_FOUND"}[status]
+    return "INVALID_REQUEST" if status < 500 else "INTERNAL_ERROR"
+
+
+def assert_shape(response: Any, status: int) -> None:
+    """Fail if the answer is not an error of this status in the one shape."""
+    assert (response.status_code, response.content_type) == (status, "application/json")
+    assert list(response.json) == ["error", "code"]
+    assert response.json["code"] == code_of(status)
+    sentence = response.json["error"]
+    assert sentence == SENTENCES.get(status, sentence)
+    assert sentence.endswith(".") and "words from inside" not in sentence
+    assert response.headers.get("Retry-After") == ("1" if status == 503 else None)
+
+
+@pytest.mark.parametrize("status", [status for status in HTTPStatus if status >= 400])
+def test_api_error_of_any_status_has_the_one_shape(app: Flask, client: FlaskClient, status: int) -> None:
+    """A blueprint added tomorrow can raise a 409 without a line elsewhere."""
+    fail(app, raising(ApiError(int(status))))
+
+    assert_shape(client.get("/broken"), status)
+
+
+@pytest.mark.parametrize("status", sorted(default_exceptions))
+def test_abort_with_any_status_has_the_one_shape(app: Flask, client: FlaskClient, status: int) -> None:
+    """Werkzeug's own exceptions get one of the eight codes, and lose their text."""
+    fail(app, lambda: abort(status, description="words from inside"))
+
+    assert_shape(client.get("/broken"), status)
+
+
+def test_api_error_says_what_its_author_gives(app: Flask, client: FlaskClient) -> None:
+    """Code, message, details and headers go before those of the status."""
+    details, headers = {"name": ["Give another name."]}, {"Retry-After": "9", "Content-Language": "en"}
+    fail(app, raising(ApiError(503, "DATABASE_ERROR", "The name is taken.", details, headers)))
 
     response = client.get("/broken")
 
-    assert (response.status_code, response.json) == (status, {"error": sentence, "code": code})
+    assert response.status_code == 503
+    assert response.json == {"error": "The name is taken.", "code": "DATABASE_ERROR", "details": details}
+    assert (response.headers["Retry-After"], response.headers["Content-Language"]) == ("9", "en")
 
 
-@pytest.mark.own_database
+@pytest.mark.parametrize(
+    ("status", "given", "name", "value"),
+    [
+        (401, {"www_authenticate": WWWAuthenticate("digest", {"realm": "x"})}, "WWW-Authenticate", 'Digest realm="x"'),
+        (405, {"valid_methods": ["GET", "LOCK"]}, "Allow", "GET, LOCK"),
+        (416, {"length": 10}, "Content-Range", "bytes */10"),
+        (429, {"retry_after": 7}, "Retry-After", "7"),
+        (503, {"retry_after": 7}, "Retry-After", "7"),
+    ],
+)
+def test_abort_keeps_its_headers(
+    app: Flask, client: FlaskClient, status: int, given: dict[str, Any], name: str, value: str
+) -> None:
+    """A header tells the client what its status means."""
+    fail(app, lambda: abort(status, **given))
+
+    response = client.get("/broken")
+
+    assert (response.status_code, response.headers.getlist(name)) == (status, [value])
+    assert response.get_json()["code"] == code_of(status)
+
+
+def test_codes_are_the_contracts() -> None:
+    """Clients rely on these eight; no other is ever added."""
+    assert set(get_args(Code)) == {
+        "UNAUTHORIZED", "INVALID_TOKEN", "TOKEN_EXPIRED", "VALIDATION_ERROR",
+        "INVALID_REQUEST", "NOT_FOUND", "INTERNAL_ERROR", "DATABASE_ERROR",
+    }
+
+
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_fault_of_the_database_answers_500(
     app: Flask, ana: Person, caplog: pytest.LogCaptureFixture, method: str
 ) -> None:
-    """What waiting does not help is a 500; neither the answer nor the log holds SQL, values or the token."""
+    """A fault that does not pass is a 500; neither the answer nor the log holds SQL, values or the token."""
     with app.app_context(), db.session.begin():
         db.session.execute(text("DROP TABLE tasks"))
 
-    response = ana.call(method, json={"title": "Nobody's business"} if method == "POST" else None)
+    response = ana.call(method, json={"title": "A private matter"} if method == "POST" else None)
 
     assert response.status_code == 500
     assert response.json == {"error": "Something went wrong on our side.", "code": "DATABASE_ERROR"}
     assert "Retry-After" not in response.headers
     [record] = [record for record in caplog.records if record.levelname == "ERROR"]
     logged = str(vars(record))
-    assert "database.py" in logged
-    inside = ["SELECT ", "INSERT INTO", "Nobody's business", "ana@example.com", ana.headers["Authorization"]]
+    assert "engine.py" in logged
+    inside = ["SELECT ", "INSERT INTO", "A private matter", "ana@example.com", ana.headers["Authorization"]]
     assert [secret for secret in inside if secret in logged] == []
 
 
@@ -149,10 +235,11 @@ def test_fault_of_the_database_answers_500(
         ("/api/tasks", '{"title": ', 400),
         ("/api/tasks", '{"title": "ana@example.com\\u0000"}', 400),
         ("/api/tasks?q=%00secret", None, 400),
+        ("/api/tasks?limit=secret&cursor=secret", None, 400),
         ("/api/tasks/secret'--", None, 404),
     ],
 )
-def test_message_holds_nothing_that_was_sent(ana: Person, path: str, body: str | None, status: int) -> None:
+def test_message_holds_no_value_that_was_sent(ana: Person, path: str, body: str | None, status: int) -> None:
     """A message is a fixed sentence: no value, path or token comes back in it."""
     method = "POST" if body else "GET"
 
