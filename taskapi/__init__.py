@@ -63,8 +63,8 @@ def _allow_origins(app: Flask) -> None:
 
 def _name_refused_origin(response: Response) -> Response:
     """Tell the developer why the browser says no more than "Failed to fetch"."""
-    origin = request.headers.get("Origin")
-    if origin and "Access-Control-Allow-Origin" not in response.headers:
+    origin = request.headers.get("Origin", request.host_url[:-1])  # the service's own pages need no leave
+    if origin != request.host_url[:-1] and "Access-Control-Allow-Origin" not in response.headers:
         logging.getLogger(__name__).warning("The origin %r is not in FRONTEND_URL.", origin)
     return response
 
