@@ -66,7 +66,8 @@ def _allow_origins(app: Flask) -> None:
         origin = request.headers.get("Origin")
         if origin is not None:
             set_cors_headers(response, options)
-            if app.debug and "Access-Control-Allow-Origin" not in response.headers:
+            is_allowed = "Access-Control-Allow-Origin" in response.headers or f"{origin}/" == request.host_url
+            if app.debug and not is_allowed:
                 app.logger.warning("The origin %r is not in FRONTEND_URL.", origin)
         return response
 

@@ -4,7 +4,9 @@ import json
 import logging
 import re
 import runpy
+import time
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,12 @@ from flask import Flask
 from sqlalchemy import text
 
 from taskapi.database.models import db
+from tests.keyserver import KeyServer
 from tests.people import SECRET, Person, make_token
 from tests.servers import copy_project, run, serving
+from tests.tokens import (
+    EXPIRED, INVALID, ISSUER, ME, NO_TOKEN, Members, ask, ed25519, me_app, refusal, whole
+)
 
 CONFIDENTIAL = ["ana@example.com", "sought-after", "a-title", "a-description", "eyJ", "SELECT ", "INSERT INTO", SECRET]
 TASK = {"title": "a-title", "description": "a-description"}
@@ -33,7 +39,7 @@ def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("level", ["INFO", "DEBUG"])
 def test_request_is_one_line(make_app: Callable[..., Flask], capsys: pytest.CaptureFixture[str], level: str) -> None:
-    """It says who, what and how long, by the route: a path may hold what is nobody's business."""
+    """It says who, what and how long. It names the route, as a path may hold private text."""
     ana = Person(make_app(LOG_LEVEL=level), email="ana@example.com")
     capsys.readouterr()
 
@@ -44,35 +50,22 @@ def test_request_is_one_line(make_app: Callable[..., Flask], capsys: pytest.Capt
     logged = [line for line in lines(capsys) if line["level"] != "DEBUG"]
     assert [line["message"] for line in logged] == ["POST /api/tasks 201", "GET /api/tasks 200", "GET - 404"]
     assert logged[1] == {
-        "time": logged[1]["time"],
         "level": "INFO",
-        "request_id": "my-request",
         "message": "GET /api/tasks 200",
+        "request_id": "my-request",
         "method": "GET",
         "route": "/api/tasks",
         "status": 200,
         "milliseconds": logged[1]["milliseconds"],
         "user_id": ana.id,
         "statements": 1,
+        "time": logged[1]["time"],
     }
-    assert [line["statements"] for line in logged] == [5, 1, 0]
+    assert [line["statements"] for line in logged] == [4, 1, 0]
+    assert [list(line)[0::len(line) - 1] for line in logged] == [["level", "time"]] * 3
+    assert datetime.fromisoformat(logged[1]["time"]).utcoffset() == timedelta()
     assert 0 < logged[1]["milliseconds"] < 5000
     assert (logged[2]["route"], logged[2]["user_id"]) == (None, None)
-
-
-def test_line_in_debug_mode_is_for_people(make_app: Callable[..., Flask], capsys: pytest.CaptureFixture[str]) -> None:
-    """Of a fault it shows where it came from; what belongs to no request has a dash for its id."""
-    app = make_app(FLASK_DEBUG="1")
-    app.add_url_rule("/broken", view_func=lambda: dict[str, str]()["missing"])
-    capsys.readouterr()
-
-    app.logger.warning("Of nobody")
-    app.test_client().get("/broken", headers={"X-Request-ID": "mine"})
-
-    nobodys, request, *stack, name = capsys.readouterr().out.splitlines()
-    assert re.fullmatch(r"[0-9T:.-]+Z WARNING - Of nobody", nobodys)
-    assert re.fullmatch(r"[0-9T:.-]+Z ERROR mine GET /broken 500 [0-9]+\.[0-9] ms, statements: 0", request)
-    assert (stack[0], name) == ("KeyError", "KeyError") and any("test_logs.py" in line for line in stack)
 
 
 def test_milliseconds_are_told_to_a_tenth(make_app: Callable[..., Flask], capsys: pytest.CaptureFixture[str]) -> None:
@@ -89,10 +82,10 @@ def test_milliseconds_are_told_to_a_tenth(make_app: Callable[..., Flask], capsys
 
 
 @pytest.mark.parametrize("debug", ["0", "1"])
-def test_method_that_nobody_knows_is_other(
+def test_unknown_method_is_other(
     make_app: Callable[..., Flask], capsys: pytest.CaptureFixture[str], debug: str
 ) -> None:
-    """Whoever calls could put anything there, a terminal's control sequences too."""
+    """A client can send any text there, such as a terminal's control sequences."""
     app = make_app(FLASK_DEBUG=debug)
     capsys.readouterr()
 
@@ -107,7 +100,7 @@ def test_method_that_nobody_knows_is_other(
 def test_lines_hold_nothing_confidential(
     make_app: Callable[..., Flask], capsys: pytest.CaptureFixture[str], path: str
 ) -> None:
-    """Not even at LOG_LEVEL=DEBUG, with whatever the libraries have to say."""
+    """Not even at LOG_LEVEL=DEBUG, where libraries log too."""
     app = make_app(LOG_LEVEL="DEBUG")
     app.add_url_rule("/broken", view_func=lambda: dict[str, str]()["missing"])
     ana = Person(app, email="ana@example.com")
@@ -118,12 +111,14 @@ def test_lines_hold_nothing_confidential(
     app.test_client().get(path, headers={"Authorization": f"Bearer {make_token('x' * 32, email='ana@example.com')}"})
 
     output = capsys.readouterr().out
-    assert output.count(" ") > 0
+    assert len(output.splitlines()) >= 5
     assert [secret for secret in CONFIDENTIAL if secret in output] == []
 
 
-def test_every_line_has_the_request_id(make_app: Callable[..., Flask], capsys: pytest.CaptureFixture[str]) -> None:
-    """What belongs to no request has a dash."""
+def test_every_line_of_a_request_has_its_id(
+    make_app: Callable[..., Flask], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A line outside a request has none."""
     app = make_app()
 
     @app.get("/speaking")
@@ -136,11 +131,93 @@ def test_every_line_has_the_request_id(make_app: Callable[..., Flask], capsys: p
     app.logger.info("hello")
     app.test_client().get("/speaking", headers={"X-Request-ID": "my-request"})
 
-    assert [(line["request_id"], line["message"]) for line in lines(capsys)] == [
-        ("-", "hello"),
+    assert [(line.get("request_id"), line["message"]) for line in lines(capsys)] == [
+        (None, "hello"),
         ("my-request", "in a view"),
         ("my-request", "GET /speaking 200"),
     ]
+
+
+IN_TIME = int(time.time()) + 3600
+REFUSED: list[tuple[str, Members, Members]] = [
+    ("signature", {}, {}),  # another key's
+    ("expired", {}, {"exp": IN_TIME - 7200}),
+    ("issuer", {}, {"iss": "https://other.example"}),
+    ("issuer", {}, {"iss": ...}),
+    ("audience", {}, {"aud": "other"}),
+    ("audience", {}, {"aud": ...}),
+    ("claims", {}, {"sub": 7}),
+    ("claims", {}, {"exp": ...}),
+    ("claims", {}, {"nbf": IN_TIME}),
+    ("algorithm", {"alg": "HS256"}, {}),
+    ("key", {"kid": "k2"}, {}),
+    ("form", {"crit": ["b64"]}, {}),
+]
+
+
+@pytest.mark.parametrize(("reason", "header", "claims"), REFUSED)
+def test_reason_of_a_refusal_is_in_the_log_alone(
+    capsys: pytest.CaptureFixture[str], reason: str, header: Members, claims: Members
+) -> None:
+    """One word stands in the request's line. All get the same answer, except a token that has only expired."""
+    known, other = ed25519(), ed25519()
+    pair = other if reason == "signature" else known
+    with KeyServer(known.jwk()) as server:
+        app = me_app(JWT_JWKS_URL=server.url, JWT_ISSUER=ISSUER, JWT_AUDIENCE="taskapi")
+        capsys.readouterr()
+        answer = ask(app, pair.token(header, {"aud": "taskapi", "exp": IN_TIME, **claims}))
+        taken = ask(app, known.token({}, {"aud": "taskapi", "exp": IN_TIME}))
+        missing = app.test_client().get(ME)
+
+    logged = [line for line in lines(capsys) if "route" in line]
+    assert [(line["status"], line.get("refused")) for line in logged] == [(401, reason), (200, None), (401, None)]
+    assert whole(answer) == refusal(EXPIRED if reason == "expired" else INVALID)
+    assert (taken.status_code, missing.get_json()) == (200, NO_TOKEN)
+
+
+def test_reason_of_a_refusal_is_shown_in_debug_mode(
+    make_app: Callable[..., Flask], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A developer reads it below the request's line."""
+    app = make_app(FLASK_DEBUG="1")
+    capsys.readouterr()
+
+    ask(app, make_token("x" * 32))
+
+    assert capsys.readouterr().out.splitlines()[1:] == ["refused: signature"]
+
+
+HOME, OTHER = "http://localhost:5173", "http://localhost:5174"
+
+
+@pytest.mark.parametrize("method", ["GET", "OPTIONS"])
+@pytest.mark.parametrize(
+    ("origin", "settings", "is_named"),
+    [
+        (OTHER, {"FLASK_DEBUG": "1"}, True),
+        ("null", {"FLASK_DEBUG": "1", "FRONTEND_URL": HOME}, True),
+        (HOME, {"FLASK_DEBUG": "1"}, False),
+        (None, {"FLASK_DEBUG": "1"}, False),
+        ("http://localhost", {"FLASK_DEBUG": "1"}, False),  # the service's own: /api/docs
+        (OTHER, {}, False),
+    ],
+)
+def test_refused_origin_is_named_in_debug_mode(
+    make_app: Callable[..., Flask],
+    caplog: pytest.LogCaptureFixture,
+    method: str,
+    origin: str | None,
+    settings: dict[str, str],
+    is_named: bool,
+) -> None:
+    """The browser says no more than "Failed to fetch": the log has the origin, and the setting that would let it in."""
+    app = make_app(**settings)
+    caplog.clear()
+
+    app.test_client().open("/api/tasks", method=method, headers={"Origin": origin} if origin else {})
+
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert [str(origin) in line and "FRONTEND_URL" in line for line in warnings] == [True] * is_named
 
 
 @pytest.mark.parametrize("is_told", [True, False], ids=["its cause", "what it came upon"])
@@ -175,9 +252,10 @@ def test_fault_is_in_its_requests_line(
 
 
 def test_databases_fault_is_in_its_requests_line(
-    make_app: Callable[..., Flask], capsys: pytest.CaptureFixture[str]
+    make_app: Callable[..., Flask], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A 500 has a stack; a 503 has a reason, and is nothing to look for in the code."""
+    monkeypatch.setattr("taskapi.database.engine.REQUEST_LIMIT", 0.2)
     ana = Person(make_app())
     capsys.readouterr()
 
@@ -199,7 +277,7 @@ def test_databases_fault_is_in_its_requests_line(
 
 
 def test_health_is_quiet(make_app: Callable[..., Flask], capsys: pytest.CaptureFixture[str]) -> None:
-    """Somebody asks every second; what there is to say is that something is wrong."""
+    """Load balancers ask every second, so only a failure has a line of its own at INFO."""
     app = make_app(LOG_LEVEL="DEBUG", METRICS="1")
     with app.app_context():
         db.session.execute(text("DELETE FROM alembic_version"))
@@ -217,7 +295,7 @@ def test_health_is_quiet(make_app: Callable[..., Flask], capsys: pytest.CaptureF
 
 
 def test_line_outside_any_request_of_ours(app: Flask, caplog: pytest.LogCaptureFixture) -> None:
-    """In flask shell one may pretend to be in a request: a log line is no reason to fail."""
+    """In flask shell there can be a request context without a request id, and a log line must not fail."""
     with app.test_request_context():
         app.logger.warning("hello")
 
@@ -261,19 +339,22 @@ def test_readable_lines(make_app: Callable[..., Flask], capsys: pytest.CaptureFi
     Person(app).call("GET", headers=headers)
     app.test_client().get("/broken", headers=headers)
 
+    app.logger.warning("outside a request")
+
     output = re.sub(r"[0-9.]+ ms", "0.0 ms", re.sub("[0-9T:.-]+Z", "TIME", capsys.readouterr().out)).splitlines()
     assert output[:3] == [
         "TIME INFO my-request GET /api/tasks 200 0.0 ms, statements: 1",
         "TIME ERROR my-request GET /broken 500 0.0 ms, statements: 0",
-        "KeyError",
+        "error: KeyError",
     ]
-    assert output[-1] == "KeyError"
+    assert output[3].startswith("traceback: ") and any("test_logs.py" in line for line in output[4:-2])
+    assert output[-2:] == ["KeyError", "TIME WARNING - outside a request"]
 
 
 def test_servers_own_request_line_is_left_out(
     make_app: Callable[..., Flask], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It holds what was asked for; what else the development server says is let through."""
+    """It would show paths and queries; the development server's other lines are let through."""
     make_app()
     capsys.readouterr()
 
@@ -301,7 +382,11 @@ def test_second_app_logs_once(make_app: Callable[..., Flask], capsys: pytest.Cap
             "flask run --no-reload --port 0",
             r"[0-9-]+T[0-9:.]+Z ERROR my-request GET /api/tasks 500 [0-9.]+ ms, statements: 1",
         ),
-        ("gunicorn --bind 127.0.0.1:0 wsgi:app", r'\{"time": ?"[0-9-]+T[0-9:.]+Z".+"request_id": ?"my-request".+\}'),
+        pytest.param(
+            "gunicorn --bind 127.0.0.1:0 wsgi:app",
+            r'\{"level":"ERROR",.+"request_id":"my-request",.+,"time":"[0-9-]+T[0-9:.]+\+00:00"\}',
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_real_output(tmp_path: Path, command: str, form: str) -> None:
