@@ -112,7 +112,7 @@ def test_each_operation_is_explained(document: Any) -> None:
         assert operation["summary"] and operation["description"] and len(operation["tags"]) == 1
     assert {operation["tags"][0] for operation in operations(document).values()} == tags
     scheme = document["components"]["securitySchemes"]["bearer"]
-    """Generated functions take them so. The header that every request may have is described in words alone."""
+    assert {name: scheme[name] for name in ("type", "scheme")} == {"type": "http", "scheme": "bearer"}
     assert "without the word Bearer" in " ".join(scheme["description"].split())
 
 
