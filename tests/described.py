@@ -3,17 +3,27 @@
 import json
 import re
 from functools import cache
-from typing import Any
+from typing import Any, get_args
 
 from flask.testing import FlaskClient
 from jsonschema import Draft202012Validator
 
+from taskapi.errors import Code
 from taskapi.openapi import describe
 
 REQUEST_ID = "[A-Za-z0-9._-]{1,128}"
 
 # What any path may answer, even one that is not described.
-ERROR = {"$ref": "#/components/schemas/ApiError"}
+ERROR = {
+    "type": "object",
+    "properties": {
+        "error": {"type": "string"},
+        "code": {"enum": get_args(Code)},
+        "details": {"type": "object"},
+    },
+    "required": ["error", "code"],
+    "additionalProperties": False,
+}
 
 
 class DescribedClient(FlaskClient):

@@ -113,7 +113,7 @@ def test_each_operation_is_explained(document: Any) -> None:
         assert operation["summary"] and operation["description"] and len(operation["tags"]) == 1
     assert {operation["tags"][0] for operation in operations(document).values()} == tags
     scheme = document["components"]["securitySchemes"]["bearer"]
-    assert scheme | {"description": ""} == {"type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": ""}
+    assert {name: scheme[name] for name in ("type", "scheme")} == {"type": "http", "scheme": "bearer"}
     assert "without the word Bearer" in " ".join(scheme["description"].split())
 
 
@@ -207,7 +207,9 @@ def test_codes(document: Any) -> None:
     responses = document["components"]["responses"].items()
     refs = {name: one["content"]["application/json"]["schema"]["$ref"].split("/")[-1] for name, one in responses}
 
-    assert {name: codes(ref) for name, ref in refs.items()} == {
+    described = {name: codes(ref) for name, ref in refs.items()}
+    assert {code for one in described.values() for names, _ in one for code in names} == set(get_args(Code))
+    assert described == {
         "BadParameter": [(("VALIDATION_ERROR",), True)],
         "BadBody": [(("INVALID_REQUEST",), False), (("VALIDATION_ERROR",), True)],
         "Unauthorized": [(("UNAUTHORIZED", "INVALID_TOKEN", "TOKEN_EXPIRED"), False)],
@@ -215,7 +217,7 @@ def test_codes(document: Any) -> None:
         "VersionMismatch": [(("INVALID_REQUEST",), False)],
         "BodyTooLarge": [(("INVALID_REQUEST",), False)],
         "NotJson": [(("INVALID_REQUEST",), False)],
-        "ClientError": [(get_args(Code), False)],
+        "ClientError": [(("INVALID_REQUEST",), False)],
         "ServerError": [(("INTERNAL_ERROR", "DATABASE_ERROR"), False)],
         "Unavailable": [(("INTERNAL_ERROR", "DATABASE_ERROR"), False)],
     }
