@@ -306,15 +306,16 @@ def test_expired_token_is_renewed_once(tab: Tab, relay: Relay) -> None:
 def test_signal_ends_a_list(tab: Tab, relay: Relay) -> None:
     """What a newer search makes useless is neither waited for nor repeated."""
     relay.held["q=a"] = Event()
-
-    failure = tab.run(
-        """async () => {
-            const search = new AbortController();
-            const found = tasks.all({ q: 'a' }, search.signal);
-            setTimeout(() => search.abort(), 50);
-            return await found;
+    tab.page.evaluate(
+        """() => {
+            globalThis.search = new AbortController();
+            globalThis.found = tasks.all({ q: 'a' }, search.signal).catch(told);
         }"""
     )
+    while not relay.count("GET"):
+        tab.page.wait_for_timeout(10)  # milliseconds
+
+    failure = tab.run("() => { search.abort(); return found; }")
 
     relay.held["q=a"].set()
     assert (failure, relay.count("GET")) == ({"name": "AbortError"}, 1)

@@ -17,7 +17,7 @@ from tests.nginx import foreign_nginx
 from tests.npm import install
 from tests.people import make_token
 from tests.relay import Fault, Relay
-from tests.servers import PATIENCE, PROJECT
+from tests.servers import PATIENCE, PROJECT, copy_project, run, serving
 from tests.stage import Stage, chromium, front_end, listening, service
 
 pytestmark = pytest.mark.slow
@@ -196,6 +196,26 @@ def test_whole_journey(stage: Stage, place: tuple[str, str | None]) -> None:
     page.get_by_role("button", name="More").click()
     expect(page.get_by_role("status")).to_have_text("55 tasks")
     assert tab.problems == []
+
+
+def test_newcomer_sees_tasks_after_three_commands(stage: Stage, tmp_path: Path) -> None:
+    """As docs/frontend.md has it: a database, a token, the page that `flask run` serves."""
+    copy_project(tmp_path)
+    settings = {"DATABASE_URL": f"sqlite:///{tmp_path / 'first.sqlite3'}", "HOME": str(tmp_path)}
+    assert run("flask", "db", "upgrade", cwd=tmp_path, **settings).returncode == 0
+    token = run("flask", "token", "ana@example.com", cwd=tmp_path, **settings).stdout
+    with serving("flask", "run", "--no-reload", "--port", "0", cwd=tmp_path, **settings) as server:
+        tab = Tab(stage, f"http://127.0.0.1:{server.port}/example")
+        tab.show(token=token)
+        expect(tab.page.get_by_role("status")).to_have_text("No tasks")
+        tab.page.get_by_label("New task").fill("Water the plants")
+        tab.page.get_by_label("New task").press("Enter")
+        expect(tab.page.get_by_role("status")).to_have_text("1 task")
+        tab.settle()
+        tab.page.context.close()
+
+        [task] = server.fetch("GET", "/api/tasks", Authorization=f"Bearer {token.strip()}")[1]
+    assert (task["title"], tab.problems) == ("Water the plants", [])
 
 
 def test_keyboard_is_enough(stage: Stage, relay: Relay) -> None:
