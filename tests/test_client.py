@@ -260,7 +260,7 @@ def test_change_whose_answer_is_lost_is_not_repeated(tab: Tab, relay: Relay, met
     failure = tab.run(script)
 
     address = f"http://127.0.0.1:{relay.server_port}/api/tasks"
-    assert failure == {"name": "NoAnswer", "message": f"No answer from {address} Is it running?"}
+    assert failure == {"name": "NoAnswer", "message": f"No answer. Is taskapi running at {address}?"}
     assert relay.count(method) == 1
 
 
@@ -273,7 +273,7 @@ def test_origin_that_is_not_allowed_is_told_at_once(stage: Stage, relay: Relay, 
     failures = [tab.run("() => tasks.all()"), tab.run("() => tasks.create({ title: 'Water the plants' })")]
 
     address = f"http://127.0.0.1:{relay.server_port}/api/tasks"
-    sentence = f"No answer from {address} Is it running? Is this page's address in FRONTEND_URL? It is {home}"
+    sentence = f"No answer. Is taskapi running at {address}? Is this page's address, {home}, in its FRONTEND_URL?"
     assert failures == [{"name": "NoAnswer", "message": sentence}] * 2
     assert (relay.requests, tab.waits()) == ([], [])
     tab.page.context.close()

@@ -385,7 +385,7 @@ def test_origin_that_is_not_allowed_is_asked_about(stage: Stage, relay: Relay) -
     tab.show(f"http://127.0.0.1:{relay.server_port}/")
 
     address = f"http://127.0.0.1:{relay.server_port}/"
-    sentence = f"No answer from {address} Is it running? Is this page's address in FRONTEND_URL? It is {home}"
+    sentence = f"No answer. Is taskapi running at {address}? Is this page's address, {home}, in its FRONTEND_URL?"
     expect(tab.error()).to_have_text(sentence)
     assert (relay.requests, len(tab.requests)) == ([], 1)
 
@@ -396,7 +396,7 @@ def test_file_is_told_to_be_served(stage: Stage) -> None:
     expect(tab.page.get_by_label("Address of the service")).to_have_value("http://127.0.0.1:5000/")
     tab.show(f"http://127.0.0.1:{stage.server.port}")
 
-    expect(tab.error()).to_contain_text("FRONTEND_URL? A file has none: serve it, at http://localhost:3000 say.")
+    expect(tab.error()).to_contain_text("A page opened as a file has no address for FRONTEND_URL: serve it on localhost:3000.")
 
 
 def test_done_mark_goes_onto_a_newer_version(tab: Tab) -> None:
