@@ -98,8 +98,8 @@ export function connect(address: string, getToken: (isExpired: boolean) => strin
       text = await response.text();
     } catch (cause) {
       if (signal?.aborted) throw cause;
-      const question = mayBeCors ? ` Is this page's address in FRONTEND_URL? It is ${page.origin}` : "";
-      throw new NoAnswer(`No answer from ${base} Is it running?${question}`, { cause });
+      const question = mayBeCors ? ` Is this page's address, ${page.origin}, in its FRONTEND_URL?` : "";
+      throw new NoAnswer(`No answer. Is taskapi running at ${base}?${question}`, { cause });
     }
     const data = parseJson(text);
     if (response.ok && data !== undefined) return { data, next: nextQuery(response.headers.get("Link")) };

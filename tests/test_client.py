@@ -261,7 +261,7 @@ def test_change_whose_answer_is_lost_is_not_repeated(tab: Tab, relay: Relay, met
     failure = tab.run(script)
 
     address = f"http://127.0.0.1:{relay.server_port}/api/tasks"
-    assert failure == {"name": "NoAnswer", "message": f"No answer from {address} Is it running?"}
+    assert failure == {"name": "NoAnswer", "message": f"No answer. Is taskapi running at {address}?"}
     assert relay.count(method) == 1
 
 
@@ -274,7 +274,7 @@ def test_origin_that_is_not_allowed_is_told_at_once(stage: Stage, relay: Relay, 
     failures = [tab.run("() => tasks.all()"), tab.run("() => tasks.create({ title: 'Water the plants' })")]
 
     address = f"http://127.0.0.1:{relay.server_port}/api/tasks"
-    sentence = f"No answer from {address} Is it running? Is this page's address in FRONTEND_URL? It is {home}"
+    sentence = f"No answer. Is taskapi running at {address}? Is this page's address, {home}, in its FRONTEND_URL?"
     assert failures == [{"name": "NoAnswer", "message": sentence}] * 2
     assert (relay.requests, tab.waits()) == ([], [])
     tab.page.context.close()
@@ -307,15 +307,16 @@ def test_expired_token_is_renewed_once(tab: Tab, relay: Relay) -> None:
 def test_signal_ends_a_list(tab: Tab, relay: Relay) -> None:
     """What a newer search makes useless is neither waited for nor repeated."""
     relay.held["q=a"] = Event()
-
-    failure = tab.run(
-        """async () => {
-            const search = new AbortController();
-            const found = tasks.all({ q: 'a' }, search.signal);
-            setTimeout(() => search.abort(), 50);
-            return await found;
+    tab.page.evaluate(
+        """() => {
+            globalThis.search = new AbortController();
+            globalThis.found = tasks.all({ q: 'a' }, search.signal).catch(told);
         }"""
     )
+    while not relay.count("GET"):
+        tab.page.wait_for_timeout(10)  # milliseconds
+
+    failure = tab.run("() => { search.abort(); return found; }")
 
     relay.held["q=a"].set()
     assert (failure, relay.count("GET")) == ({"name": "AbortError"}, 1)

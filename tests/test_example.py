@@ -17,7 +17,7 @@ from tests.nginx import foreign_nginx
 from tests.npm import install
 from tests.people import make_token
 from tests.relay import Fault, Relay
-from tests.servers import PATIENCE, PROJECT
+from tests.servers import PATIENCE, PROJECT, copy_project, run, serving
 from tests.stage import Stage, chromium, front_end, listening, service
 
 pytestmark = pytest.mark.slow
@@ -198,6 +198,26 @@ def test_whole_journey(stage: Stage, place: tuple[str, str | None]) -> None:
     assert tab.problems == []
 
 
+def test_newcomer_sees_tasks_after_three_commands(stage: Stage, tmp_path: Path) -> None:
+    """As docs/frontend.md has it: a database, a token, the page that `flask run` serves."""
+    copy_project(tmp_path)
+    settings = {"DATABASE_URL": f"sqlite:///{tmp_path / 'first.sqlite3'}", "HOME": str(tmp_path)}
+    assert run("flask", "db", "upgrade", cwd=tmp_path, **settings).returncode == 0
+    token = run("flask", "token", "ana@example.com", cwd=tmp_path, **settings).stdout
+    with serving("flask", "run", "--no-reload", "--port", "0", cwd=tmp_path, **settings) as server:
+        tab = Tab(stage, f"http://127.0.0.1:{server.port}/example")
+        tab.show(token=token)
+        expect(tab.page.get_by_role("status")).to_have_text("No tasks")
+        tab.page.get_by_label("New task").fill("Water the plants")
+        tab.page.get_by_label("New task").press("Enter")
+        expect(tab.page.get_by_role("status")).to_have_text("1 task")
+        tab.settle()
+        tab.page.context.close()
+
+        [task] = server.fetch("GET", "/api/tasks", Authorization=f"Bearer {token.strip()}")[1]
+    assert (task["title"], tab.problems) == ("Water the plants", [])
+
+
 def test_keyboard_is_enough(stage: Stage, relay: Relay) -> None:
     """Tab, Enter, Space and Escape do everything, and the focus is never lost."""
     tab = Tab(stage, f"http://127.0.0.1:{stage.server.port}/example")
@@ -365,7 +385,7 @@ def test_origin_that_is_not_allowed_is_asked_about(stage: Stage, relay: Relay) -
     tab.show(f"http://127.0.0.1:{relay.server_port}/")
 
     address = f"http://127.0.0.1:{relay.server_port}/"
-    sentence = f"No answer from {address} Is it running? Is this page's address in FRONTEND_URL? It is {home}"
+    sentence = f"No answer. Is taskapi running at {address}? Is this page's address, {home}, in its FRONTEND_URL?"
     expect(tab.error()).to_have_text(sentence)
     assert (relay.requests, len(tab.requests)) == ([], 1)
 
@@ -376,7 +396,7 @@ def test_file_is_told_to_be_served(stage: Stage) -> None:
     expect(tab.page.get_by_label("Address of the service")).to_have_value("http://127.0.0.1:5000/")
     tab.show(f"http://127.0.0.1:{stage.server.port}")
 
-    expect(tab.error()).to_contain_text("FRONTEND_URL? A file has none: serve it, at http://localhost:3000 say.")
+    expect(tab.error()).to_contain_text("A page opened as a file has no address for FRONTEND_URL: serve it on localhost:3000.")
 
 
 def test_done_mark_goes_onto_a_newer_version(tab: Tab) -> None:
