@@ -5,18 +5,31 @@ from base64 import b64encode
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from apispec.ext.marshmallow.openapi import OpenAPIConverter
 from flask import Blueprint, Response, current_app, jsonify, request, send_from_directory
 from flask_swagger_ui import __file__ as swagger_ui
+from marshmallow import Schema
 
-from taskapi.tasks.schemas import CREATE, LIST, UPDATE
+from taskapi.paging import MAX_LIMIT
+from taskapi.tasks import schemas as tasks
 
-# What openapi.yaml leaves to the schemas: the fields of components, and the parameters of lists by path.
-FIELDS = {"Task": CREATE.fields, "NewTask": CREATE.load_fields, "TaskChanges": UPDATE.load_fields}
-QUERIES = {"/api/tasks": LIST}
+
+class Resource(NamedTuple):
+    """What openapi.yaml leaves to the code: a resource's fields, the parameters of its list, and where they stand."""
+
+    path: str
+    create: Schema
+    query: Schema
+    update: Schema | None = None
+
+
+# By the name of what a row is in the document.
+RESOURCES = {
+    "Task": Resource("/api/tasks", tasks.CREATE, tasks.LIST, tasks.UPDATE),
+}
 
 HERE = Path(__file__).resolve().parent
 EXAMPLE = HERE.parents[1] / "docs" / "example.html"
@@ -33,14 +46,42 @@ def describe() -> dict[str, Any]:
     del document["x-shared"]
     # Without a resolver for nested schemas: there are none.
     converter = OpenAPIConverter(document["openapi"], lambda schema: None, None)  # type: ignore[arg-type]
-    for path, query in QUERIES.items():
-        document["paths"][path]["get"]["parameters"] = converter.schema2parameters(query, location="query")
+    for name, resource in RESOURCES.items():
+        parameters = converter.schema2parameters(resource.query, location="query")
+        _describe_collection(document["paths"][resource.path], name, parameters)
     converter.attribute_functions.remove(converter.field2default)  # makes generators require the key
-    for name, fields in FIELDS.items():
-        properties = {key: converter.field2property(field) for key, field in fields.items()}
-        component = document["components"]["schemas"][name]
-        component["properties"] = properties | component.get("properties", {})
+    rows: dict[str, Any] = {}
+    for name, resource in RESOURCES.items():
+        rows[name] = _describe_row(converter, resource.create, is_body=False)
+        rows[f"New{name}"] = _describe_row(converter, resource.create, is_body=True)
+        if resource.update:
+            rows[f"{name}Changes"] = _describe_row(converter, resource.update, is_body=True)
+    schemas = document["components"]["schemas"]
+    document["components"]["schemas"] = {name: row | schemas.pop(name, {}) for name, row in rows.items()} | schemas
     return document
+
+
+def _describe_collection(item: dict[str, Any], name: str, parameters: Any) -> None:
+    """Say what a list takes and returns, and a create. The resources may share what stands there already."""
+    row = {"$ref": f"#/components/schemas/{name}"}
+    page = {"type": "array", "items": row, "maxItems": MAX_LIMIT}
+    item["get"]["parameters"] = parameters
+    for method, status, schema in (("get", "200", page), ("post", "200", row), ("post", "201", row)):
+        answers = item[method]["responses"]
+        answer = answers[status] | {"content": {"application/json": {"schema": schema}}}
+        item[method]["responses"] = answers | {status: answer}
+    body = item["post"]["requestBody"]
+    body["content"]["application/json"]["schema"] = {"$ref": f"#/components/schemas/New{name}"}
+
+
+def _describe_row(converter: OpenAPIConverter, schema: Schema, is_body: bool) -> dict[str, Any]:
+    """Return the component of a row: as it is shown, or as a body has it, where the read-only keys are ignored."""
+    fields = schema.load_fields if is_body else schema.fields
+    properties = {name: converter.field2property(field) for name, field in fields.items()}
+    properties |= {name: {"description": "Ignored."} for name in schema.fields if name not in fields}
+    row = {"type": "object", "properties": properties, "additionalProperties": False}
+    required = [name for name, field in fields.items() if not is_body or (field.required and not schema.partial)]
+    return row | ({"required": required} if required else {})
 
 
 @bp.get("/openapi.json")
