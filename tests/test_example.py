@@ -396,7 +396,8 @@ def test_file_is_told_to_be_served(stage: Stage) -> None:
     expect(tab.page.get_by_label("Address of the service")).to_have_value("http://127.0.0.1:5000/")
     tab.show(f"http://127.0.0.1:{stage.server.port}")
 
-    expect(tab.error()).to_contain_text("A page opened as a file has no address for FRONTEND_URL: serve it on localhost:3000.")
+    sentence = "A page opened as a file has no address for FRONTEND_URL: serve it on localhost:3000."
+    expect(tab.error()).to_contain_text(sentence)
 
 
 def test_done_mark_goes_onto_a_newer_version(tab: Tab) -> None:

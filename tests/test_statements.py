@@ -10,10 +10,10 @@ from flask import Flask
 from sqlalchemy import text
 
 from taskapi.database import models
-from taskapi.tasks import statements
 from taskapi.database.engine import AUTOCOMMIT, run
 from taskapi.database.models import db
 from taskapi.tasks.schemas import TaskSchema
+from taskapi.tasks.statements import COLUMNS
 from tests.conftest import POSTGRESQL_ALONE
 from tests.people import Person, listening
 from tests.servers import Proxy
@@ -195,5 +195,5 @@ def test_what_is_refused_costs_nothing(
 
 def test_schema_and_columns_hold_together() -> None:
     """Rows go from the database to JSON as they are: the columns are the schema's fields, in the contract's order."""
-    assert [column.name for column in store.COLUMNS] == list(TaskSchema().fields)
-    assert {column.name for column in store.COLUMNS} == set(models.TASKS.columns.keys())
+    assert [column.name for column in COLUMNS] == list(TaskSchema().fields)
+    assert {column.name for column in COLUMNS} == set(models.TASKS.columns.keys())
