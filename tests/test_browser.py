@@ -15,6 +15,8 @@ from tests.people import make_token
 from tests.servers import PATIENCE, closed_port
 from tests.stage import Stage, User, open_stage, service
 
+pytestmark = pytest.mark.slow
+
 ID = "0f8fad5b-d9cb-469f-a165-70867728950e"
 TITLE = {"title": "Water the plants"}
 HIDDEN = {"error": "TypeError: Failed to fetch"}

@@ -19,6 +19,8 @@ import pytest
 from tests.people import SECRET, make_token
 from tests.servers import BIN, PATIENCE, PROJECT, Proxy, closed_port, copy_project, run, serving
 
+pytestmark = pytest.mark.slow
+
 BEARER = f"Bearer {make_token()}"
 DOCS = PROJECT / "docs"
 

@@ -25,6 +25,8 @@ from tests.people import SECRET, make_token
 from tests.servers import BIN, PATIENCE, Server, copy_project, restart, restartable_postgresql, run, serving
 from tests.test_faults import OWN_CONNECTIONS
 
+pytestmark = pytest.mark.slow
+
 BEARER = f"Bearer {make_token(email='ana@example.com')}"
 FIELDS = f"Host: test\r\nContent-Type: application/json\r\nAuthorization: {BEARER}\r\n".encode()
 HEAD = b"POST /api/tasks HTTP/1.1\r\nConnection: close\r\n" + FIELDS

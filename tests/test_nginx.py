@@ -15,6 +15,8 @@ import pytest
 from tests.nginx import Answer, Client, HangsUp, Nginx, free_port, instance, nginx, serve_some, writing
 from tests.servers import PATIENCE, closed_port
 
+pytestmark = pytest.mark.slow
+
 # What docs/nginx.conf lets one client have: requests at once, requests/s, and requests under way.
 AT_ONCE, RATE, UNDER_WAY = 101, 50, 100
 PRIVATE = ["/", "/api", "/readyz", "/readyz/", "/metrics", "/metrics/", "/api/../metrics", "//metrics", "/%6detrics"]

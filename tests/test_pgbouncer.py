@@ -14,6 +14,8 @@ import psycopg2
 from tests.people import SECRET, make_token
 from tests.servers import PATIENCE, PROJECT, copy_project, require, restart, restartable_postgresql, run, serving, stop
 
+pytestmark = pytest.mark.slow
+
 BEARER = f"Bearer {make_token(email='ana@example.com')}"
 PASSWORD = "a password of the tests"
 
