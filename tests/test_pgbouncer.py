@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg2
+import pytest
 
 from tests.people import SECRET, make_token
 from tests.servers import PATIENCE, PROJECT, copy_project, require, restart, restartable_postgresql, run, serving, stop

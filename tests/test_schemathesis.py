@@ -7,6 +7,8 @@ from collections import Counter
 from pathlib import Path
 from time import time
 
+import pytest
+
 from taskapi.openapi import describe
 from tests.people import SECRET, make_token
 from tests.servers import BIN, PROJECT, copy_project, environment, serving
