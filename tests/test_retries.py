@@ -1,4 +1,4 @@
-"""A connection that dies while a statement runs: done or not, it is done once, and the client told so."""
+"""A connection that dies while a statement runs: the statement is done once, and the answer says so."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -7,8 +7,10 @@ from uuid import uuid4
 import psycopg2
 import pytest
 from flask import Flask
+from sqlalchemy import select
 from werkzeug.test import TestResponse
 
+from taskapi.database.models import User, db
 from tests.people import Person
 from tests.servers import Proxy
 
@@ -30,13 +32,13 @@ both = pytest.mark.parametrize("run_it", [False, True], ids=["lost", "done"])
 
 @pytest.fixture
 def database_url(postgresql_url: str) -> str:
-    """PostgreSQL alone: SQLite has no connection to lose."""
+    """Only PostgreSQL: SQLite has no connection to lose."""
     return postgresql_url
 
 
 @pytest.fixture
 def changes(postgresql_url: str) -> Iterator[Callable[[], list[str]]]:
-    """Return what has changed in the database since this was last asked for."""
+    """A function that returns what has changed in the database since its last call."""
     connection = psycopg2.connect(postgresql_url)
     connection.autocommit = True
     with connection.cursor() as cursor:
@@ -52,7 +54,7 @@ def changes(postgresql_url: str) -> Iterator[Callable[[], list[str]]]:
 
 @pytest.fixture
 def task(ana: Person, changes: Callable[[], list[str]]) -> dict[str, Any]:
-    """One that Ana has already."""
+    """A task that Ana has already."""
     task = ana.make()
     changes()
     return task
@@ -60,13 +62,13 @@ def task(ana: Person, changes: Callable[[], list[str]]) -> dict[str, Any]:
 
 @pytest.fixture
 def cut(make_app: Callable[..., Flask], postgresql_url: str, ana: Person) -> Cut:
-    """Send Ana's request through a line that is cut where the statement goes by."""
+    """A function that sends Ana's request, and cuts the connection when the statement passes."""
 
     def cut(statement: bytes, run_it: bool, *request: str, times: int = 1, **options: Any) -> TestResponse:
         with Proxy(postgresql_url, statement, run_it=run_it, times=times) as proxy:
             caller = Person(make_app(DATABASE_URL=proxy.url), sub=ana.id, email="ana@example.com")
             response: TestResponse = caller.call(*request, **options)
-            assert proxy.times == 0, "the line was not cut"
+            assert proxy.times == 0, "the connection was not cut"
             return response
 
     return cut
@@ -74,7 +76,7 @@ def cut(make_app: Callable[..., Flask], postgresql_url: str, ana: Person) -> Cut
 
 @both
 def test_create_answers_201(cut: Cut, task: object, changes: Callable[[], list[str]], run_it: bool) -> None:
-    """A create that had been done is no replay: the client sent it once."""
+    """A create that was done before the cut is not a replay: the client sent it once."""
     response = cut(b"INSERT INTO tasks", run_it, "POST", json={"title": "Feed the cat"})
 
     assert (response.status_code, response.get_json()["title"]) == (201, "Feed the cat")
@@ -86,7 +88,7 @@ def test_create_answers_201(cut: Cut, task: object, changes: Callable[[], list[s
 def test_replayed_create_answers_200(
     cut: Cut, task: dict[str, Any], changes: Callable[[], list[str]], run_it: bool
 ) -> None:
-    """A replay is one, whatever happens to its connection."""
+    """It stays a replay."""
     response = cut(b"INSERT INTO tasks", run_it, "POST", json={"id": task["id"], "title": "Something else"})
 
     assert (response.status_code, response.json) == (200, task)
@@ -94,15 +96,35 @@ def test_replayed_create_answers_200(
 
 
 @both
-@pytest.mark.parametrize("statement", [b"INSERT INTO tasks", b"INSERT INTO users", b"UPDATE users", b"SELECT tasks"])
-def test_first_create_answers_201(
-    cut: Cut, changes: Callable[[], list[str]], statement: bytes, run_it: bool
+@pytest.mark.parametrize("statement", [b"INSERT INTO tasks", b"INSERT INTO users", b"SELECT tasks"])
+def test_first_create_of_a_user_answers_201(
+    cut: Cut, ana: Person, changes: Callable[[], list[str]], statement: bytes, run_it: bool
 ) -> None:
-    """So does the first task of somebody new, whichever of its statements is cut."""
+    """It is so with a cut at any of its statements."""
     response = cut(statement, run_it, "POST", json={"id": str(uuid4()), "title": "Feed the cat"})
 
     assert response.status_code == 201
     assert [change for change in changes() if change != "UPDATE users"] == ["INSERT users", "INSERT tasks"]
+    assert ana.titles() == ["Feed the cat"]
+
+
+@both
+@pytest.mark.parametrize("statement", [b"INSERT INTO tasks", b"INSERT INTO users", b"UPDATE users", b"SELECT tasks"])
+def test_create_that_takes_over_an_email_answers_201(
+    cut: Cut, ana: Person, changes: Callable[[], list[str]], statement: bytes, run_it: bool
+) -> None:
+    """It is so with a cut at any of its statements, the release of the email among them."""
+    holder = Person(ana.app, email="ana@example.com")
+    holder.make()
+    changes()
+
+    response = cut(statement, run_it, "POST", json={"id": str(uuid4()), "title": "Feed the cat"})
+
+    assert response.status_code == 201
+    assert [change for change in changes() if change != "UPDATE users"] == ["INSERT users", "INSERT tasks"]
+    with ana.app.app_context():
+        emails = {user.id: user.email for user in db.session.scalars(select(User))}
+    assert emails == {ana.id: "ana@example.com", holder.id: None}
 
 
 @both
@@ -117,7 +139,7 @@ def test_update_answers_200(
     method: str,
     condition: dict[str, str],
 ) -> None:
-    """An update that had been done does not fail for the version that it wrote itself."""
+    """An update that was done before the cut does not fail for the version that it wrote itself."""
     headers = {name: value.replace("its own", f'"{task["updated_at"]}"') for name, value in condition.items()}
 
     response = cut(b"UPDATE tasks", run_it, method, f"/api/tasks/{task['id']}", json={"title": "New"}, headers=headers)
@@ -133,7 +155,7 @@ def test_update_answers_200(
 def test_stale_update_answers_412(
     cut: Cut, task: dict[str, Any], changes: Callable[[], list[str]], run_it: bool
 ) -> None:
-    """Another's version does not become one's own by trying twice."""
+    """It is stale the second time, too."""
     headers = {"If-Match": '"2026-01-01T00:00:00.000000Z"'}
 
     response = cut(b"UPDATE tasks", run_it, "PUT", f"/api/tasks/{task['id']}", json={"title": "New"}, headers=headers)
@@ -152,7 +174,7 @@ def test_delete_answers_200_or_404(
     status: int,
     condition: dict[str, str],
 ) -> None:
-    """A delete that had been done finds nothing the second time, as a second DELETE does."""
+    """A delete that was done before the cut finds nothing the second time, as a second DELETE does."""
     headers = {name: value.replace("its own", f'"{task["updated_at"]}"') for name, value in condition.items()}
 
     response = cut(b"DELETE FROM tasks", run_it, "DELETE", f"/api/tasks/{task['id']}", headers=headers)
@@ -163,7 +185,7 @@ def test_delete_answers_200_or_404(
 
 @both
 def test_list_answers_200(cut: Cut, task: dict[str, Any], run_it: bool) -> None:
-    """A question can be asked again."""
+    """A list is read again."""
     response = cut(b"SELECT tasks", run_it, "GET")
 
     assert (response.status_code, response.json) == (200, [task])
@@ -171,7 +193,7 @@ def test_list_answers_200(cut: Cut, task: dict[str, Any], run_it: bool) -> None:
 
 @both
 def test_second_cut_answers_503(cut: Cut, task: object, changes: Callable[[], list[str]], run_it: bool) -> None:
-    """Twice is enough: then the client may decide, and a create with an id is safe to repeat."""
+    """A statement runs twice at most; the client may repeat a create that has an id."""
     response = cut(b"INSERT INTO tasks", run_it, "POST", json={"title": "Feed the cat"}, times=2)
 
     assert (response.status_code, response.json) == (503, UNAVAILABLE)

@@ -1,18 +1,25 @@
-"""What a request costs: SQL statements, and round trips around them."""
+"""What a request costs: SQL statements, and round trips around them; and whose rows each statement reaches."""
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from itertools import product
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from flask import Flask
 from sqlalchemy import text
 
+<<<<<<< HEAD
 from taskapi.database import models
 from taskapi.database.engine import AUTOCOMMIT, run
 from taskapi.database.models import db
 from taskapi.tasks.schemas import TaskSchema
+=======
+from taskapi.database.engine import AUTOCOMMIT, run
+from taskapi.database.models import TASKS, db
+>>>>>>> be8b89f829d7a03209b493b1c9797179d8dc8144
 from taskapi.tasks.statements import COLUMNS
 from tests.conftest import POSTGRESQL_ALONE
 from tests.people import Person, listening
@@ -35,7 +42,7 @@ def statements(app: Flask) -> Iterator[list[str]]:
 
 @POSTGRESQL_ALONE
 def test_a_request_is_one_round_trip(make_app: Callable[..., Flask], database_url: str) -> None:
-    """Counted on the wire, where a BEGIN, a COMMIT, a SET or a ping would show."""
+    """It is counted on the wire, where a BEGIN, a COMMIT, a SET or a ping would show."""
     with Proxy(database_url, b"", run_it=True, times=0) as proxy:
         ana = Person(make_app(DATABASE_URL=proxy.url), email="ana@example.com")
         task = ana.make()
@@ -63,7 +70,7 @@ def test_a_connection_is_one_round_trip_more(make_app: Callable[..., Flask], dat
 
 @POSTGRESQL_ALONE
 def test_few_connections_are_kept_busy(app: Flask) -> None:
-    """What was needed at once is not needed for ever: a pooler may close the others."""
+    """After a burst, requests use the same connection again, and a pooler may close the others."""
     with app.test_request_context():
         with ExitStack() as stack:
             for _ in range(3):
@@ -75,7 +82,7 @@ def test_few_connections_are_kept_busy(app: Flask) -> None:
 
 @POSTGRESQL_ALONE
 def test_ids_are_text(app: Flask) -> None:
-    """A UUID object for each would be made only to make text of it again."""
+    """No UUID object is made for each, only to make text of it again."""
     with app.test_request_context():
         [row] = run(text("SELECT gen_random_uuid() AS id")).rows
 
@@ -94,30 +101,30 @@ def test_ids_are_text(app: Flask) -> None:
         ("PATCH", "/{id}", {"json": {"is_completed": True}, "headers": {"If-Match": "{etag}"}}, "UPDATE"),
         ("DELETE", "/{id}", {}, "DELETE"),
         ("DELETE", "/{id}", {"headers": {"If-Match": "{etag}"}}, "DELETE"),
-        ("GET", "/{nobody}", {}, "SELECT"),
-        ("DELETE", "/{nobody}", {}, "DELETE"),
+        ("GET", "/{missing}", {}, "SELECT"),
+        ("DELETE", "/{missing}", {}, "DELETE"),
     ],
     ids=str,
 )
 def test_a_request_is_one_statement(
     ana: Person, statements: list[str], method: str, path: str, options: dict[str, Any], statement: str
 ) -> None:
-    """In the steady state, and in autocommit: one round trip to the database, no BEGIN and no COMMIT."""
+    """In the steady state it is one statement in autocommit, without BEGIN and COMMIT."""
     task = ana.make()
     etag = f'"{task["updated_at"]}"'
     headers = {name: value.format(etag=etag) for name, value in options.get("headers", {}).items()}
     statements.clear()
 
     response = ana.call(
-        method, "/api/tasks" + path.format(id=task["id"], nobody=uuid4()), **options | {"headers": headers}
+        method, "/api/tasks" + path.format(id=task["id"], missing=uuid4()), **options | {"headers": headers}
     )
 
-    assert response.status_code == 404 if "nobody" in path else response.status_code < 400
+    assert response.status_code == 404 if "missing" in path else response.status_code < 400
     assert [statement] == statements
 
 
 def test_second_page_is_one_statement(ana: Person, statements: list[str]) -> None:
-    """Following a Link costs what the first page does."""
+    """A page behind a Link costs what the first page does."""
     ana.make(), ana.make()
     link = ana.call("GET", "/api/tasks?limit=1").headers["Link"]
     statements.clear()
@@ -133,43 +140,74 @@ def test_second_page_is_one_statement(ana: Person, statements: list[str]) -> Non
         ("POST", "", {"json": {"title": "Again", "id": "{id}"}}, ["INSERT", "SELECT"]),
         ("PUT", "/{id}", {"json": {"title": "B"}, "headers": {"If-Match": "stale"}}, ["UPDATE", "SELECT"]),
         ("DELETE", "/{id}", {"headers": {"If-Match": "stale"}}, ["DELETE", "SELECT"]),
-        ("PUT", "/{nobody}", {"json": {"title": "B"}}, ["UPDATE", "SELECT"]),
+        ("PUT", "/{missing}", {"json": {"title": "B"}}, ["UPDATE", "SELECT"]),
     ],
-    ids=["replayed create", "stale update", "stale delete", "update of nothing"],
+    ids=["replayed create", "stale update", "stale delete", "missing task"],
 )
-def test_something_unusual_costs_a_second_statement(
+def test_unusual_request_is_two_statements(
     ana: Person, statements: list[str], method: str, path: str, options: dict[str, Any], expected: list[str]
 ) -> None:
-    """The second one tells which unusual thing it was, and it too runs in autocommit."""
+    """The second one tells what was unusual; it runs in autocommit, too."""
     task = ana.make()
     if "id" in options.get("json", {}):
         options = {"json": options["json"] | {"id": task["id"]}}
     statements.clear()
 
-    ana.call(method, "/api/tasks" + path.format(id=task["id"], nobody=uuid4()), **options)
+    ana.call(method, "/api/tasks" + path.format(id=task["id"], missing=uuid4()), **options)
 
     assert expected == statements
 
 
-@pytest.mark.parametrize(
-    ("email", "expected"),
-    [
-        (None, ["INSERT", "SELECT", "INSERT", "INSERT"]),
-        ("new@example.com", ["INSERT", "SELECT", "UPDATE", "INSERT", "INSERT"]),
-    ],
-)
-def test_first_task_of_a_new_user_writes_the_user(
-    app: Flask, statements: list[str], email: str | None, expected: list[str]
-) -> None:
-    """Once: the next one is a single statement."""
+# A task that adds nothing, whether it is there already, the user, the task.
+WRITE_USER = ["INSERT", "SELECT", "INSERT", "INSERT"]
+# The same, with a user whose email is another's, the release of the email, and the user again.
+TAKE_EMAIL = ["INSERT", "SELECT", "INSERT", "UPDATE", "INSERT", "INSERT"]
+
+
+@pytest.mark.parametrize("email", [None, "new@example.com"])
+def test_first_task_of_a_new_user_is_four_statements(app: Flask, statements: list[str], email: str | None) -> None:
+    """The next one is a single statement."""
     newcomer = Person(app, email=email)
 
     newcomer.make()
 
-    assert expected == [statement.removeprefix("+") for statement in statements]
+    assert statements == WRITE_USER
     statements.clear()
     newcomer.make()
-    assert ["INSERT"] == statements
+    assert statements == ["INSERT"]
+
+
+def test_new_email_of_a_known_user_is_four_statements(ana: Person, statements: list[str]) -> None:
+    """The user's row is written again, once."""
+    ana.make()
+    renamed = Person(ana.app, sub=ana.id, email="new@example.com")
+    statements.clear()
+
+    renamed.make()
+
+    assert statements == WRITE_USER
+    statements.clear()
+    renamed.make()
+    assert statements == ["INSERT"]
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["known user", "new user"])
+def test_taking_over_an_email_is_six_statements(
+    ana: Person, ben: Person, statements: list[str], known: bool
+) -> None:
+    """Only then the email is released, and the next task is a single statement again."""
+    ana.make()
+    if known:
+        ben.make()
+    heir = Person(ana.app, sub=ben.id, email="ana@example.com")
+    statements.clear()
+
+    heir.make()
+
+    assert statements == TAKE_EMAIL
+    statements.clear()
+    heir.make()
+    assert statements == ["INSERT"]
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -193,7 +231,90 @@ def test_what_is_refused_costs_nothing(
     assert (status, []) == (response.status_code, statements)
 
 
+<<<<<<< HEAD
 def test_schema_and_columns_hold_together() -> None:
     """Rows go from the database to JSON as they are: the columns are the schema's fields, in the contract's order."""
     assert [column.name for column in COLUMNS] == list(TaskSchema().fields)
     assert {column.name for column in COLUMNS} == set(models.TASKS.columns.keys())
+=======
+def test_every_column_is_shown() -> None:
+    """A row goes to JSON as it is: the columns are the schema's fields, and a new one can't be forgotten in it."""
+    assert {column.name for column in COLUMNS} == set(TASKS.columns.keys())
+
+
+@pytest.fixture
+def sql(app: Flask) -> Iterator[list[str]]:
+    """Every statement from now on, on one line and with its values in it as repr() writes them."""
+    seen: list[str] = []
+
+    def note(connection: Any, cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        if isinstance(parameters, dict):
+            whole = cursor.mogrify(statement, parameters).decode()
+        else:
+            values = map(repr, parameters)
+            whole = re.sub(r"\?", lambda _: next(values), statement)
+        seen.append(" ".join(whole.split()))
+
+    with listening(app, note):
+        yield seen
+
+
+def owner_in(person: Person) -> str:
+    """Return a pattern for the person's id as either database has it in SQL."""
+    return f"'(?:{person.id}|{UUID(person.id).hex})'(?:::UUID)?"
+
+
+def without_parentheses(condition: str) -> str:
+    """Return an SQL condition without what is in parentheses: an OR in there only narrows it."""
+    while (shorter := re.sub(r"\([^()]*\)", "", condition)) != condition:
+        condition = shorter
+    return condition
+
+
+def call_every_route_of_tasks(person: Person, task: dict[str, Any]) -> None:
+    """Send each method that a route takes, about this task and a missing one, with every kind of header and query."""
+    etag = f'"{task["updated_at"]}"'
+    link = person.call("GET", "/api/tasks?limit=1").headers["Link"]
+    queries = ["", "?q=a&is_completed=false&sort=title", link[link.index("?") : link.index(">")]]
+    rules = [rule for rule in person.app.url_map.iter_rules() if rule.endpoint.startswith("tasks.")]
+    routes = [(method, rule.rule) for rule in rules for method in (rule.methods or set()) - {"OPTIONS"}]
+    for method, path in sorted(routes, key=lambda route: route[0] == "DELETE"):
+        for task_id, query, condition in product((str(uuid4()), task["id"]), queries, (None, "*", etag, '"other"')):
+            headers = {} if condition is None else {"If-Match": condition, "If-None-Match": condition}
+            json = {"id": task_id, "title": "Another", "description": "It", "is_completed": True}
+            person.call(method, path.replace("<task_id>", task_id) + query, json=json, headers=headers)
+
+
+def test_every_statement_on_tasks_is_within_the_owners_rows(ana: Person, ben: Person, sql: list[str]) -> None:
+    """Every SELECT, UPDATE and DELETE has the id of the user who asks as a condition of its own."""
+    ben.make(), ana.make()
+    task = ana.make()
+    sql.clear()
+
+    call_every_route_of_tasks(ana, task)
+
+    on_tasks = {statement for statement in sql if re.match("(?:SELECT .* FROM|UPDATE|DELETE FROM) tasks ", statement)}
+    assert {statement.split()[0] for statement in on_tasks} == {"SELECT", "UPDATE", "DELETE"}
+    for statement in on_tasks:
+        condition = without_parentheses(statement.partition(" WHERE ")[2])
+        assert re.search(rf"(?:^| AND )tasks\.user_id = {owner_in(ana)}(?: |$)", condition), statement
+        assert " OR " not in condition, statement
+    others = {statement for statement in sql if "tasks" in statement} - on_tasks
+    assert {statement for statement in others if not statement.startswith("INSERT INTO tasks ")} == set()
+
+
+def test_insert_takes_the_owner_from_its_row(ana: Person, sql: list[str]) -> None:
+    """It adds nothing without that row, and Citus can run it on the shard of that row."""
+    ana.make()
+    sql.clear()
+    ana.make()
+
+    [statement] = sql
+    match = re.fullmatch(r"INSERT INTO tasks \((.*?)\) SELECT (.*) FROM users WHERE (.*) ON CONFLICT .*", statement)
+    assert match
+    values = dict(zip(match[1].split(", "), match[2].split(", "), strict=True))
+    assert values["user_id"] == "users.id"
+    condition = without_parentheses(match[3])
+    assert re.match(rf"users\.id = {owner_in(ana)} AND ", condition)
+    assert " OR " not in condition
+>>>>>>> be8b89f829d7a03209b493b1c9797179d8dc8144
