@@ -17,7 +17,7 @@ import pytest
 from flask import Flask
 from prometheus_client.parser import text_string_to_metric_families
 
-from taskapi.database.models import db
+from taskapi.models import db
 from tests.keyserver import KeyServer
 from tests.people import SECRET, Person, make_token
 from tests.servers import PATIENCE, Proxy, Server, copy_project, serving
@@ -166,7 +166,7 @@ def scrape(server: Server) -> dict[str, float]:
 
 
 def test_workers_count_together(server: Server, tmp_path: Path) -> None:
-    """Each worker tells of all requests, also of those before a reload; no file is left."""
+    """Each worker tells of all requests, also those before a reload. A worker takes its gauges along; no file is left."""
     bearer = f"Bearer {make_token()}"
     for _ in range(40):
         server.fetch("GET", "/api/tasks", Authorization=bearer)

@@ -11,15 +11,8 @@ import pytest
 from flask import Flask
 from sqlalchemy import text
 
-<<<<<<< HEAD
-from taskapi.database import models
-from taskapi.database.engine import AUTOCOMMIT, run
-from taskapi.database.models import db
-from taskapi.tasks.schemas import TaskSchema
-=======
 from taskapi.database.engine import AUTOCOMMIT, run
 from taskapi.database.models import TASKS, db
->>>>>>> be8b89f829d7a03209b493b1c9797179d8dc8144
 from taskapi.tasks.statements import COLUMNS
 from tests.conftest import POSTGRESQL_ALONE
 from tests.people import Person, listening
@@ -231,12 +224,6 @@ def test_what_is_refused_costs_nothing(
     assert (status, []) == (response.status_code, statements)
 
 
-<<<<<<< HEAD
-def test_schema_and_columns_hold_together() -> None:
-    """Rows go from the database to JSON as they are: the columns are the schema's fields, in the contract's order."""
-    assert [column.name for column in COLUMNS] == list(TaskSchema().fields)
-    assert {column.name for column in COLUMNS} == set(models.TASKS.columns.keys())
-=======
 def test_every_column_is_shown() -> None:
     """A row goes to JSON as it is: the columns are the schema's fields, and a new one can't be forgotten in it."""
     assert {column.name for column in COLUMNS} == set(TASKS.columns.keys())
@@ -317,4 +304,3 @@ def test_insert_takes_the_owner_from_its_row(ana: Person, sql: list[str]) -> Non
     condition = without_parentheses(match[3])
     assert re.match(rf"users\.id = {owner_in(ana)} AND ", condition)
     assert " OR " not in condition
->>>>>>> be8b89f829d7a03209b493b1c9797179d8dc8144
