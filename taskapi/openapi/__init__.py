@@ -47,8 +47,9 @@ def describe() -> dict[str, Any]:
     # Without a resolver for nested schemas: there are none.
     converter = OpenAPIConverter(document["openapi"], lambda schema: None, None)  # type: ignore[arg-type]
     for name, resource in RESOURCES.items():
-        parameters = converter.schema2parameters(resource.query, location="query")
-        _describe_collection(document["paths"][resource.path], name, parameters)
+        item = document["paths"][resource.path]
+        item["get"]["parameters"] = converter.schema2parameters(resource.query, location="query")
+        _describe_bodies(item, name, resource.create)
     converter.attribute_functions.remove(converter.field2default)  # makes generators require the key
     rows: dict[str, Any] = {}
     for name, resource in RESOURCES.items():
@@ -61,17 +62,17 @@ def describe() -> dict[str, Any]:
     return document
 
 
-def _describe_collection(item: dict[str, Any], name: str, parameters: Any) -> None:
-    """Say what a list takes and returns, and a create. The resources may share what stands there already."""
-    row = {"$ref": f"#/components/schemas/{name}"}
+def _describe_bodies(item: dict[str, Any], name: str, create: Schema) -> None:
+    """Add the bodies of a list and a create. What stands there already may be shared, so it is copied."""
+    row, new = ({"$ref": f"#/components/schemas/{component}"} for component in (name, f"New{name}"))
+    example = {key: field.metadata["example"] for key, field in create.load_fields.items() if field.required}
+    body = {"required": True, "content": {"application/json": {"schema": new, "example": example}}}
+    item["post"]["requestBody"] = body
     page = {"type": "array", "items": row, "maxItems": MAX_LIMIT}
-    item["get"]["parameters"] = parameters
     for method, status, schema in (("get", "200", page), ("post", "200", row), ("post", "201", row)):
         answers = item[method]["responses"]
         answer = answers[status] | {"content": {"application/json": {"schema": schema}}}
         item[method]["responses"] = answers | {status: answer}
-    body = item["post"]["requestBody"]
-    body["content"]["application/json"]["schema"] = {"$ref": f"#/components/schemas/New{name}"}
 
 
 def _describe_row(converter: OpenAPIConverter, schema: Schema, is_body: bool) -> dict[str, Any]:
