@@ -17,7 +17,7 @@ import pytest
 from flask import Flask
 from prometheus_client.parser import text_string_to_metric_families
 
-from taskapi.models import db
+from taskapi.database.models import db
 from tests.keyserver import KeyServer
 from tests.people import SECRET, Person, make_token
 from tests.servers import PATIENCE, Proxy, Server, copy_project, serving
