@@ -1,9 +1,11 @@
-"""PostgreSQL in trouble: what waiting helps is a 503 in good time, and it is over when the trouble is."""
+"""Faults of PostgreSQL: one that passes is a 503 within the deadline, and leaves nothing behind."""
 
+import select
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import ExitStack, closing
+from itertools import islice
 from threading import Thread, Timer
 from typing import Any
 
@@ -12,7 +14,7 @@ import pytest
 from flask import Flask, jsonify
 from sqlalchemy import delete, text
 
-from taskapi.database.engine import run
+from taskapi.database.engine import POOL_SIZE, SHARE, run
 from taskapi.database.models import User, db
 from tests.people import Person
 from tests.servers import PATIENCE, closed_port, silent_server
@@ -29,13 +31,13 @@ Execute = Callable[[str], list[Any]]
 
 @pytest.fixture
 def database_url(postgresql_url: str) -> str:
-    """PostgreSQL alone: this is about its ways to fail."""
+    """Only PostgreSQL: these are its faults."""
     return postgresql_url
 
 
 @pytest.fixture
 def execute(postgresql_url: str) -> Iterator[Execute]:
-    """Somebody else's connection to the same database; each statement is a transaction of its own."""
+    """A function that runs SQL on a connection of the test's own, each statement in its own transaction."""
     connection = psycopg2.connect(postgresql_url)
     connection.autocommit = True
 
@@ -49,7 +51,7 @@ def execute(postgresql_url: str) -> Iterator[Execute]:
 
 
 def answer_to(person: Person, method: str, path: str = "/api/tasks", **options: Any) -> tuple[int, object, str | None]:
-    """Return the parts of an answer that tell a fault."""
+    """Return status, body and Retry-After."""
     response = person.call(method, path, **options)
     return response.status_code, response.json, response.headers.get("Retry-After")
 
@@ -64,7 +66,7 @@ def show(app: Flask, *statements: str) -> None:
 
 
 def test_dead_connections_are_replaced(ana: Person, execute: Execute) -> None:
-    """A restart of the server or a pooler between two requests: nobody notices, and nothing happens twice."""
+    """After a restart of the server or a pooler, the next request succeeds, and nothing happens twice."""
     task = ana.make()
     path = f"/api/tasks/{task['id']}"
 
@@ -84,7 +86,7 @@ def test_dead_connections_are_replaced(ana: Person, execute: Execute) -> None:
 
 @pytest.fixture
 def locked(ana: Person, postgresql_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The path of a task whose row somebody else has locked, while a request may wait for a second."""
+    """The path of a task whose row another transaction has locked; a request may wait for a second."""
     path = f"/api/tasks/{ana.make()['id']}"
     monkeypatch.setattr("taskapi.database.engine.REQUEST_LIMIT", 1.0)
     connection = psycopg2.connect(postgresql_url)
@@ -94,8 +96,8 @@ def locked(ana: Person, postgresql_url: str, monkeypatch: pytest.MonkeyPatch) ->
     connection.close()
 
 
-def test_locked_row_answers_503_and_holds_up_nobody_else(ana: Person, execute: Execute, locked: str) -> None:
-    """A request waits for its own row, and for no longer than it may; meanwhile others are served."""
+def test_locked_row_answers_503_and_delays_no_other_request(ana: Person, execute: Execute, locked: str) -> None:
+    """A request waits for its own row until its deadline; meanwhile others are served."""
     answers: list[object] = []
     waiting = Thread(target=lambda: answers.append(answer_to(ana, "PUT", locked, json={"title": "Mine"})))
     waiting.start()
@@ -112,8 +114,58 @@ def test_locked_row_answers_503_and_holds_up_nobody_else(ana: Person, execute: E
     assert answers == [(503, UNAVAILABLE, "1")]
 
 
+def test_without_poll_the_deadline_holds(ana: Person, locked: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows has no select.poll: requests work, and none waits longer than it may."""
+    monkeypatch.delattr(select, "poll")
+    began = time.monotonic()
+
+    waited = answer_to(ana, "PUT", locked, json={"title": "Mine", "description": "x" * 2000})
+    took = time.monotonic() - began
+
+    assert waited == (503, UNAVAILABLE, "1")
+    assert 1 <= took < 3
+    created = ana.call("POST", json={"title": "Feed the cat", "description": "x" * 2000})
+    assert (created.status_code, ana.call("GET").json[0]) == (201, created.json)
+
+
+def test_user_with_many_waiting_requests_delays_no_other_user(
+    ana: Person, ben: Person, postgresql_url: str, execute: Execute, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One user's requests hold at most SHARE connections; the others wait for POOL_TIMEOUT, and get a 503."""
+    path, limit = f"/api/tasks/{ana.make()['id']}", 1.5
+    monkeypatch.setattr("taskapi.database.engine.POOL_TIMEOUT", limit)  # after the app is made: its pool has 2 s
+    monkeypatch.setattr("taskapi.database.engine.REQUEST_LIMIT", PATIENCE)
+
+    def update(number: int) -> tuple[tuple[int, object, str | None], float]:
+        began = time.monotonic()
+        answer = answer_to(ana, "PUT", path, json={"title": f"{number}"})
+        return answer, time.monotonic() - began
+
+    with ThreadPoolExecutor(POOL_SIZE) as threads, closing(psycopg2.connect(postgresql_url)) as other:
+        other.cursor().execute("SELECT * FROM tasks FOR UPDATE")
+        updates = [threads.submit(update, number) for number in range(POOL_SIZE)]
+        deadline = time.monotonic() + PATIENCE
+        while len(execute(f"SELECT 1 {OWN_CONNECTIONS} AND wait_event_type = 'Lock'")) < SHARE:
+            assert time.monotonic() < deadline
+
+        began = time.monotonic()
+        created, listed = ben.call("POST", json={"title": "Feed the cat"}), ben.call("GET")
+        ready = ana.app.test_client().get("/readyz")
+        took = time.monotonic() - began
+        refused = [one.result() for one in islice(as_completed(updates, PATIENCE), POOL_SIZE - SHARE)]
+        other.rollback()
+        answers = [one.result() for one in updates]
+
+    assert [response.status_code for response in (created, listed, ready)] == [201, 200, 200]
+    assert took < limit
+    assert [answer for answer, _ in refused if answer != (503, UNAVAILABLE, "1")] == []
+    assert [seconds for _, seconds in refused if not limit <= seconds < limit + 2] == []
+    assert sorted(answer[0] for answer, _ in answers) == [200] * SHARE + [503] * (POOL_SIZE - SHARE)
+    assert ana.call("GET").status_code == 200
+
+
 def test_deadline_costs_no_other_connection(app: Flask, ana: Person, locked: str) -> None:
-    """The connection that took too long is closed; those that idle are as good as before."""
+    """The connection that took too long is closed; the idle ones stay open."""
 
     def connections() -> set[int]:
         with app.app_context(), ExitStack() as stack:
@@ -148,7 +200,7 @@ def test_wait_for_a_connection_counts(make_app: Callable[..., Flask], monkeypatc
 
 
 def test_outside_a_request_there_is_no_deadline(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A migration, a seed or an export may take as long as it needs."""
+    """A migration, flask seed or an export may take as long as it needs."""
     monkeypatch.setattr("taskapi.database.engine.REQUEST_LIMIT", 0.0)
 
     with app.app_context():
@@ -156,7 +208,7 @@ def test_outside_a_request_there_is_no_deadline(app: Flask, monkeypatch: pytest.
 
 
 def test_used_up_pool_answers_503(make_app: Callable[..., Flask], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who finds no free connection is not kept waiting for long; when there is one, all is well."""
+    """A request without a free connection waits for POOL_TIMEOUT; when there is one again, it is served."""
     monkeypatch.setattr("taskapi.database.engine.POOL_SIZE", 1)
     monkeypatch.setattr("taskapi.database.engine.POOL_TIMEOUT", 0.1)
     app = make_app()
@@ -176,16 +228,16 @@ def test_used_up_pool_answers_503(make_app: Callable[..., Flask], monkeypatch: p
 def test_unreachable_server_answers_503(
     make_app: Callable[..., Flask], monkeypatch: pytest.MonkeyPatch, server: Callable[[], Any]
 ) -> None:
-    """Nobody listens, or somebody who never says a word: connecting is part of what is limited."""
+    """Connecting counts, too: to a port where no server listens, or to a server that never answers."""
     monkeypatch.setattr("taskapi.database.engine.REQUEST_LIMIT", 0.3)
     with server() as port:
-        ana = Person(make_app(DATABASE_URL=f"postgresql://somebody:password@127.0.0.1:{port}/taskapi"))
+        ana = Person(make_app(DATABASE_URL=f"postgresql://ana:password@127.0.0.1:{port}/taskapi"))
 
         assert answer_to(ana, "POST", json={"title": "Water the plants"}) == (503, UNAVAILABLE, "1")
 
 
 def test_database_that_goes_and_comes_back(ana: Person, execute: Execute) -> None:
-    """A failed request is all that remains of an outage."""
+    """When it is back, requests are served again."""
     task = ana.make()
 
     execute("UPDATE pg_database SET datallowconn = false WHERE datname = current_database()")
@@ -198,7 +250,7 @@ def test_database_that_goes_and_comes_back(ana: Person, execute: Execute) -> Non
 
 
 def test_read_only_database_answers_503_to_writers(ana: Person, execute: Execute) -> None:
-    """During a failover one may find a standby: it still reads, and its connections are not kept for later."""
+    """During a failover it may be a standby: reading goes on, and its connections are not kept for later."""
     task = ana.make()
     [(name,)] = execute("SELECT current_database()")
 
@@ -223,7 +275,7 @@ def test_read_only_database_answers_503_to_writers(ana: Person, execute: Execute
 def test_sqlstate_decides(
     app: Flask, ana: Person, caplog: pytest.LogCaptureFixture, state: str, status: int
 ) -> None:
-    """503 is for what passes by itself (PostgreSQL's appendix A); the log has the state, and no words of rows."""
+    """503 is for what passes by itself (PostgreSQL's appendix A); the log has the state, and no values of rows."""
     show(app, f"DO $$ BEGIN RAISE EXCEPTION 'Key (email)=(x@y.z)' USING ERRCODE = '{state}'; END $$")
     expected = (503, UNAVAILABLE, "1") if status == 503 else (500, FAULT, None)
 
@@ -233,10 +285,8 @@ def test_sqlstate_decides(
 
 
 @pytest.mark.parametrize("state", ["40001", "40P01"])
-def test_statement_in_somebodys_way_is_tried_until_it_gets_through(
-    app: Flask, ana: Person, execute: Execute, state: str
-) -> None:
-    """Nothing was done where the database chose it to give way, be it among serializable ones or in a deadlock."""
+def test_contention_is_retried(app: Flask, ana: Person, execute: Execute, state: str) -> None:
+    """After a serialization failure or a deadlock nothing was done, and the statement runs again."""
     execute("CREATE SEQUENCE tries")
     give_way = f"IF nextval('tries') < 4 THEN RAISE '' USING ERRCODE = '{state}'; END IF;"
     show(app, f"DO $$ BEGIN {give_way} END $$")
@@ -245,10 +295,8 @@ def test_statement_in_somebodys_way_is_tried_until_it_gets_through(
     assert execute("SELECT last_value FROM tries") == [(4,)]
 
 
-def test_statement_always_in_somebodys_way_answers_503(
-    app: Flask, ana: Person, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Not for ever."""
+def test_endless_contention_answers_503(app: Flask, ana: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is retried until the deadline."""
     monkeypatch.setattr("taskapi.database.engine.REQUEST_LIMIT", 0.4)
     show(app, "DO $$ BEGIN RAISE '' USING ERRCODE = '40001'; END $$")
 
@@ -256,7 +304,7 @@ def test_statement_always_in_somebodys_way_answers_503(
 
 
 def test_refused_statement_is_not_tried_again(app: Flask, ana: Person, execute: Execute) -> None:
-    """Only one whose connection was dead is: a server that answers would say the same again."""
+    """A server that answers would give the same answer again; only a dead connection is a reason."""
     execute("CREATE SEQUENCE tries")
     show(app, "DO $$ BEGIN PERFORM nextval('tries'); RAISE EXCEPTION 'no'; END $$")
 
@@ -265,7 +313,7 @@ def test_refused_statement_is_not_tried_again(app: Flask, ana: Person, execute: 
 
 
 def test_create_outlives_the_deletion_of_its_user(ana: Person, execute: Execute) -> None:
-    """One that has to wait for the deletion makes the row anew, as one that comes after it."""
+    """A create that waits for the deletion makes the user's row again, as one that comes after it does."""
     ana.make()
     waiting = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 
@@ -282,7 +330,7 @@ def test_create_outlives_the_deletion_of_its_user(ana: Person, execute: Execute)
 
 
 def test_broken_rule_of_the_database_is_a_fault(ana: Person, execute: Execute) -> None:
-    """A create goes on only where the owner's row is what it misses."""
+    """A create goes on only if the owner's row is missing."""
     ana.make()
     execute("ALTER TABLE tasks ADD CHECK (title <> 'Feed the cat')")
 
