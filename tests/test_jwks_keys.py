@@ -206,6 +206,7 @@ SKIPPED: dict[str, tuple[Any, str]] = {
     "rsa-of-1024-bits-for-ps256": (rsa_key("bad", 1024).jwk(alg="PS256"), "1024 bits"),
     "rsa-of-2047-bits": ({"kty": "RSA", "kid": "bad", "n": b64(b"\x7f" + b"\xff" * 255), "e": "AQAB"}, "2047 bits"),
     "curve-p-384": (_pair("ES384").jwk(kid="bad", alg="ES384"), "a key of 'P-384' with alg 'ES384'"),
+    "curve-secp256k1": (_pair("ES256K").jwk(kid="bad"), "a key of 'secp256k1' with alg None"),
     "curve-x25519": (GOOD.jwk(kid="bad", crv="X25519"), "'X25519'"),
     "curve-list": (GOOD.jwk(kid="bad", crv=["Ed25519"]), "TypeError"),
     "curve-missing": (GOOD.jwk(kid="bad", crv=...), "'OKP'"),
