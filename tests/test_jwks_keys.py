@@ -32,7 +32,7 @@ def _pair(algorithm: str) -> KeyPair:
         return ed25519(algorithm)
     if algorithm in CURVES:
         return KeyPair(algorithm, ec.generate_private_key(CURVES[algorithm]), algorithm)
-    return rsa_key(algorithm)._replace(alg=algorithm)
+    return rsa_key("rsa")._replace(alg=algorithm, kid=algorithm)
 
 
 # As Microsoft's libraries for .NET write a key: each member that a key of any kind may have.
