@@ -157,6 +157,12 @@ def test_wrong_issuer_is_invalid_without_the_setting(issuer: Any) -> None:
     assert whole(ask(me_app(), forge(claims={"iss": issuer, "sub": "auth0|1"}))) == refusal(INVALID)
 
 
+@pytest.mark.parametrize("audience", [None, 1, True, {}, {AUDIENCE: 1}, [[AUDIENCE]], [AUDIENCE, 1], [None]])
+def test_wrong_audience_is_invalid_without_the_setting(audience: Any) -> None:
+    """Without JWT_AUDIENCE the audience is still text, or a list of texts."""
+    assert whole(ask(me_app(), forge(claims={"aud": audience}))) == refusal(INVALID)
+
+
 DEEP = b"[" * 400 + b"]" * 400
 CLAIMS_JSON = dump(merge(CLAIMS, {"aud": AUDIENCE}))[:-1]  # without the closing brace
 ODD: dict[str, tuple[bytes, bytes]] = {

@@ -73,6 +73,13 @@ def test_wrong_header_is_invalid(app: Flask, members: Members) -> None:
     assert whole(ask(app, forge(members))) == refusal(INVALID)
 
 
+def test_extension_that_pyjwt_learns_is_still_invalid(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What crit names is not done here, even if PyJWT can do it one day."""
+    monkeypatch.setattr("jwt.api_jws.PyJWS._supported_crit", {"b64", "exp"})
+
+    assert whole(ask(app, forge({"crit": ["exp"], "exp": NOW + 600}))) == refusal(INVALID)
+
+
 @pytest.mark.parametrize("name", NONE)
 @pytest.mark.parametrize("signature", ["", "A", "AA", SIGNATURE])
 def test_unsigned_token_is_invalid(app: Flask, name: str, signature: str) -> None:

@@ -32,7 +32,7 @@ def _pair(algorithm: str) -> KeyPair:
         return ed25519(algorithm)
     if algorithm in CURVES:
         return KeyPair(algorithm, ec.generate_private_key(CURVES[algorithm]), algorithm)
-    return rsa_key(algorithm)._replace(alg=algorithm)
+    return rsa_key("rsa")._replace(alg=algorithm, kid=algorithm)
 
 
 # As Microsoft's libraries for .NET write a key: each member that a key of any kind may have.
@@ -206,6 +206,7 @@ SKIPPED: dict[str, tuple[Any, str]] = {
     "rsa-of-1024-bits-for-ps256": (rsa_key("bad", 1024).jwk(alg="PS256"), "1024 bits"),
     "rsa-of-2047-bits": ({"kty": "RSA", "kid": "bad", "n": b64(b"\x7f" + b"\xff" * 255), "e": "AQAB"}, "2047 bits"),
     "curve-p-384": (_pair("ES384").jwk(kid="bad", alg="ES384"), "a key of 'P-384' with alg 'ES384'"),
+    "curve-secp256k1": (_pair("ES256K").jwk(kid="bad"), "a key of 'secp256k1' with alg None"),
     "curve-x25519": (GOOD.jwk(kid="bad", crv="X25519"), "'X25519'"),
     "curve-list": (GOOD.jwk(kid="bad", crv=["Ed25519"]), "TypeError"),
     "curve-missing": (GOOD.jwk(kid="bad", crv=...), "'OKP'"),

@@ -99,7 +99,7 @@ class KeySet:
             for jwk in fetch(self.url):
                 keys += read_keys(jwk, self.algorithms, skipped)
         except Exception as error:  # the endpoint may answer anything; the repr of some errors quotes all of it
-            keys, skipped, failure = [], self._skipped, f"{type(error).__name__}: {str(error)!r:.200}"
+            skipped, failure = self._skipped, f"{type(error).__name__}: {str(error)!r:.200}"
         for problem in sorted(skipped - self._skipped):
             log.warning("skipped a key of %s: %s", self.url, problem)
         with self._lock:
