@@ -21,18 +21,18 @@ UNKNOWN = ["/api/", "/api/nothing", "/api/tasksx", "/api//tasks", "/api/tasks//"
 NOT_PUBLIC = ["/api/docsx", "/api/Docs", "/api/openapi.jsonx", "/api/openapi", "/api/x/docs", "/api//docs"]
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "TRACE", "CONNECT", "PROPFIND", "BREW-COFFEE"]
 
-projects = Blueprint("projects", __name__, url_prefix="/api/projects")
+notes = Blueprint("notes", __name__, url_prefix="/api/notes")
 reports = Blueprint("reports", __name__)
 
 
-@projects.get("")
-def list_projects() -> Response:
+@notes.get("")
+def list_notes() -> Response:
     """Answer who asks."""
     return jsonify({"user_id": g.user.id})
 
 
-@projects.post("")
-def create_project() -> tuple[Response, int]:
+@notes.post("")
+def create_note() -> tuple[Response, int]:
     """Answer who asks."""
     return jsonify({"user_id": g.user.id}), 201
 
@@ -63,7 +63,7 @@ def database_url(sqlite_url: str) -> str:
 def app(make_app: Callable[..., Flask]) -> Flask:
     """The service with blueprints of the test's own, of which it has not heard before."""
     app = make_app(FRONTEND_URL=HOME, METRICS="1")
-    app.register_blueprint(projects)
+    app.register_blueprint(notes)
     app.register_blueprint(reports)
     app.add_url_rule("/api/members", view_func=Members.as_view("members"))
     return app
@@ -84,8 +84,8 @@ def test_walk_meets_every_kind_of_rule(app: Flask) -> None:
     guarded, public = set(requests_to(app, False)), set(requests_to(app, True))
 
     assert guarded >= {
-        *(("GET", path) for path in ("/api/tasks", "/api/tasks/x", "/api/projects", "/api/members")),
-        *[("POST", "/api/projects"), ("DELETE", "/api/members"), ("PROPFIND", "/api/reports/1/x")],
+        *(("GET", path) for path in ("/api/tasks", "/api/tasks/x", "/api/notes", "/api/members")),
+        *[("POST", "/api/notes"), ("DELETE", "/api/members"), ("PROPFIND", "/api/reports/1/x")],
     }
     assert public >= {("GET", path) for path in ("/healthz", "/readyz", "/metrics", "/api/openapi.json", "/api/docs")}
 
@@ -135,7 +135,7 @@ def test_every_answer_to_a_token_is_private(app: Flask, ana: Person) -> None:
 @pytest.mark.parametrize(("method", "status"), [("GET", 200), ("POST", 201)])
 def test_new_blueprint_knows_who_asks(ana: Person, ben: Person, method: str, status: int) -> None:
     """The token's user is g.user in any view under /api/."""
-    answers = [person.call(method, "/api/projects") for person in (ana, ben)]
+    answers = [person.call(method, "/api/notes") for person in (ana, ben)]
 
     assert [(answer.status_code, answer.json) for answer in answers] == [
         (status, {"user_id": person.id}) for person in (ana, ben)
@@ -153,7 +153,7 @@ def test_unknown_path_under_api_needs_a_token(client: FlaskClient, ana: Person, 
     assert (answer.status_code, answer.json) == (404, NOT_FOUND)
 
 
-@pytest.mark.parametrize("path", ["/api/tasks", "/api/tasks/", "/api/tasks/x", "/api/projects"])
+@pytest.mark.parametrize("path", ["/api/tasks", "/api/tasks/", "/api/tasks/x", "/api/notes"])
 def test_wrong_method_needs_a_token(client: FlaskClient, path: str) -> None:
     """A 405 would tell which methods there are."""
     answers = {method: client.open(path, method=method) for method in METHODS}
