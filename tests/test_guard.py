@@ -15,8 +15,9 @@ HOME = "https://app.example.com"
 NO_TOKEN = {"error": "Send a bearer token.", "code": "UNAUTHORIZED"}
 NOT_FOUND = {"error": "There is nothing here.", "code": "NOT_FOUND"}
 
+PAGE_FILES = "/api/docs/ui/<any('swagger-ui.css', 'swagger-ui-bundle.js'):name>"
 # The rules under /api/ that need no token. To make another one public, its author has to say so here, too.
-PUBLIC = {"/api/openapi.json", "/api/docs", "/api/docs/ui/<name>"}
+PUBLIC = {"/api/openapi.json", "/api/docs", PAGE_FILES}
 UNKNOWN = ["/api/", "/api/nothing", "/api/tasksx", "/api//tasks", "/api/tasks//", "/api/tasks/x/y", "/api/tasks/%FF"]
 NOT_PUBLIC = ["/api/docsx", "/api/Docs", "/api/openapi.jsonx", "/api/openapi", "/api/x/docs", "/api//docs"]
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "TRACE", "CONNECT", "PROPFIND", "BREW-COFFEE"]
@@ -74,7 +75,7 @@ def requests_to(app: Flask, is_public: bool) -> Iterator[tuple[str, str]]:
     for rule in app.url_map.iter_rules():
         public = rule.rule in PUBLIC or not rule.rule.startswith("/api/")
         if public == is_public:
-            path = re.sub("<int:[^>]*>", "1", rule.rule).replace("<name>", "swagger-ui.css")
+            path = re.sub("<int:[^>]*>", "1", rule.rule.replace(PAGE_FILES, "/api/docs/ui/swagger-ui.css"))
             for method in sorted(rule.methods or ()):
                 yield method, re.sub("<[^>]*>", "x", path)
 
