@@ -78,6 +78,6 @@ def seed(email: str, count: int) -> None:
 
 def _task(owner: str, number: int, now: datetime) -> dict[str, object]:
     made = now - timedelta(minutes=number)
-    note, is_completed = f"A note on task {number}.", number % 4 == 0
+    note, is_completed = f"A note on task {number}." if number % 3 == 1 else None, number % 4 == 0
     row = {"user_id": owner, "title": f"Task {number}", "description": note, "is_completed": is_completed}
     return row | {"created_at": made, "updated_at": made}

@@ -88,12 +88,13 @@ CLAIMS = ClaimsSchema(unknown=EXCLUDE)
 def identify(token: str, source: SharedSecret | KeySet, config: Mapping[str, Any]) -> Identity:
     """Return whose token this is; raise Refused, and the 503 if there are no keys."""
     rules = (source.algorithms, config["JWT_ISSUER"], config["JWT_AUDIENCE"], config["JWT_LEEWAY"])
+    keys = source.keys()
     try:
-        identity, expires = _verify(token, source.keys(), *rules)
-    except Refused as refused:
-        if refused.reason not in ("signature", "key"):
+        identity, expires = _verify(token, keys, *rules)
+    except Refused as refused:  # the issuer may have a new key
+        if refused.reason not in ("signature", "key") or (fresh := source.fresh_keys()) is keys:
             raise
-        identity, expires = _verify(token, source.fresh_keys(), *rules)  # the issuer may have a new key
+        identity, expires = _verify(token, fresh, *rules)
     if expires <= time() - config["JWT_LEEWAY"]:
         raise Refused("expired")
     return identity
