@@ -102,7 +102,7 @@ class Connection(socket):
         """Close as gunicorn's other workers do: with data unread, a plain close would reset the response."""
         with suppress(OSError):
             self.flush()
-        close_graceful(super(), max_drain=1024 * 1024)  # type: ignore[arg-type]  # nginx's own limit for a body
+        close_graceful(super())  # type: ignore[arg-type]
 
 
 class DrainingServer(StreamServer):
