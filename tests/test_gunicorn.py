@@ -179,7 +179,6 @@ def test_file_comes_after_its_head(tmp_path: Path) -> None:
         "def app(environ, start_response):\n"
         "    start_response('200 OK', [('Content-Length', '4')])\n"
         "    return environ['wsgi.file_wrapper'](open('file', 'rb'))\n"
-        "app.config = {}\n"
     )
     (copy_project(tmp_path) / "wsgi.py").write_text(service)
     (tmp_path / "file").write_text("file")
@@ -306,7 +305,7 @@ def test_refused_request_is_not_logged(server: Server) -> None:
 
 def test_request_that_fails_in_gunicorn_is_not_logged(tmp_path: Path) -> None:
     """An error's message may quote the request; its name and its stack do not."""
-    service = "class app:\n    config = {}\n    def __new__(self, environ, _):\n        raise ValueError(environ)\n"
+    service = "def app(environ, _):\n    raise ValueError(environ)\n"
     (copy_project(tmp_path) / "wsgi.py").write_text(service)
     settings = {"JWT_SECRET": SECRET, "DATABASE_URL": f"sqlite:///{tmp_path}/none"}
     with serving("gunicorn", "--bind", "127.0.0.1:0", "wsgi:app", cwd=tmp_path, **settings) as server:
@@ -316,7 +315,7 @@ def test_request_that_fails_in_gunicorn_is_not_logged(tmp_path: Path) -> None:
 
     log = server.stdout.read_text()
     assert "Error handling request: ValueError" in log
-    assert "in __new__" in log
+    assert "in app" in log
     assert "Water" not in log + server.stderr.read_text()
 
 
