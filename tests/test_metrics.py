@@ -166,7 +166,7 @@ def scrape(server: Server) -> dict[str, float]:
 
 
 def test_workers_count_together(server: Server, tmp_path: Path) -> None:
-    """Each worker tells of all requests, also those before a reload. A worker takes its gauges along; no file is left."""
+    """Each worker tells of all requests, also before a reload. A worker takes its gauges along; no file is left."""
     bearer = f"Bearer {make_token()}"
     for _ in range(40):
         server.fetch("GET", "/api/tasks", Authorization=bearer)
