@@ -62,7 +62,7 @@ def test_request_is_one_line(make_app: Callable[..., Flask], capsys: pytest.Capt
         "time": logged[1]["time"],
     }
     assert [line["statements"] for line in logged] == [4, 1, 0]
-    assert [list(line)[0::len(line) - 1] for line in logged] == [["level", "time"]] * 3
+    assert [list(line)[:3] for line in logged] == [["time", "level", "message"]] * 3
     assert datetime.fromisoformat(logged[1]["time"]).utcoffset() == timedelta()
     assert 0 < logged[1]["milliseconds"] < 5000
     assert (logged[2]["route"], logged[2]["user_id"]) == (None, None)
@@ -184,7 +184,7 @@ def test_reason_of_a_refusal_is_shown_in_debug_mode(
 
     ask(app, make_token("x" * 32))
 
-    assert capsys.readouterr().out.splitlines()[1:] == ["refused: signature"]
+    assert "refused=signature" in capsys.readouterr().out.split()
 
 
 HOME, OTHER = "http://localhost:5173", "http://localhost:5174"
@@ -341,13 +341,11 @@ def test_readable_lines(make_app: Callable[..., Flask], capsys: pytest.CaptureFi
 
     app.logger.warning("outside a request")
 
-    output = re.sub(r"[0-9.]+ ms", "0.0 ms", re.sub("[0-9T:.-]+Z", "TIME", capsys.readouterr().out)).splitlines()
-    assert output[:3] == [
-        "TIME INFO my-request GET /api/tasks 200 0.0 ms, statements: 1",
-        "TIME ERROR my-request GET /broken 500 0.0 ms, statements: 0",
-        "error: KeyError",
-    ]
-    assert output[3].startswith("traceback: ") and any("test_logs.py" in line for line in output[4:-2])
+    printed = re.sub("[0-9T:.-]+Z", "TIME", capsys.readouterr().out)
+    output = re.sub("milliseconds=[0-9.]+", "milliseconds=0.0", printed).splitlines()
+    assert output[0] == "TIME INFO my-request GET /api/tasks 200 milliseconds=0.0 statements=1"
+    broken = "TIME ERROR my-request GET /broken 500 milliseconds=0.0 statements=0 error=KeyError traceback="
+    assert output[1].startswith(broken) and any("test_logs.py" in line for line in output[2:-2])
     assert output[-2:] == ["KeyError", "TIME WARNING - outside a request"]
 
 
@@ -380,11 +378,11 @@ def test_second_app_logs_once(make_app: Callable[..., Flask], capsys: pytest.Cap
     [
         (
             "flask run --no-reload --port 0",
-            r"[0-9-]+T[0-9:.]+Z ERROR my-request GET /api/tasks 500 [0-9.]+ ms, statements: 1",
+            r"[0-9-]+T[0-9:.]+Z ERROR my-request GET /api/tasks 500 milliseconds=[0-9.]+ statements=1 .+",
         ),
         pytest.param(
             "gunicorn --bind 127.0.0.1:0 wsgi:app",
-            r'\{"level":"ERROR",.+"request_id":"my-request",.+,"time":"[0-9-]+T[0-9:.]+\+00:00"\}',
+            r'\{"time":"[0-9-]+T[0-9:.]+\+00:00","level":"ERROR",.+"request_id":"my-request",.+\}',
             marks=pytest.mark.slow,
         ),
     ],
@@ -413,9 +411,8 @@ def test_gunicorns_own_lines_are_the_same(tmp_path: Path) -> None:
         server.fetch("GET", "/nothing")
 
     logged = [json.loads(line) for line in server.stdout.read_text().splitlines()]
-    assert [list(line)[:4] for line in logged] == [["time", "level", "request_id", "message"]] * len(logged)
-    assert logged[0]["message"].startswith("Starting gunicorn")
-    assert [line["level"] for line in logged if line["request_id"] == "-"] == ["INFO"] * (len(logged) - 1)
+    assert [list(line)[:3] for line in logged] == [["time", "level", "message"]] * len(logged)
+    assert [line["level"] for line in logged if "request_id" not in line] == ["INFO"] * (len(logged) - 1)
     assert server.stderr.read_text() == ""
 
 
@@ -433,6 +430,7 @@ def test_gunicorns_lines_keep_to_the_level(tmp_path: Path) -> None:
 def test_gunicorns_lines_hold_no_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where it fails itself, or can't read a request, it would say what was asked for."""
     monkeypatch.setenv("JWT_SECRET", SECRET)
+    monkeypatch.setenv("DATABASE_URL", f"sqlite:///{tmp_path / 'empty.sqlite3'}")
     conf = runpy.run_path(str(copy_project(tmp_path) / "gunicorn.conf.py"))
     asked = ("GET", "/api/tasks?q=sought-after")
     records = [
@@ -441,7 +439,7 @@ def test_gunicorns_lines_hold_no_request(tmp_path: Path, monkeypatch: pytest.Mon
         logging.LogRecord("gunicorn.error", logging.WARNING, "", 0, "Invalid request from ip=::1: sought", (), None),
     ]
 
-    assert [conf["without_request"](record) for record in records] == [True] * 3
+    assert [conf["hide_request"](record) for record in records] == [True] * 3
     assert [record.getMessage() for record in records] == [
         "Error handling request",
         "Error handling request",

@@ -57,8 +57,6 @@ def _resolve(hosts: list[str], ports: list[str]) -> dict[str, str]:
     DeadlineExceeded, and psycopg2.OperationalError if no host has an address.
     Source: postgresql.org/docs/current/libpq-connect.html#LIBPQ-MULTIPLE-HOSTS
     """
-    if len(ports) not in (1, len(hosts)):
-        return {}  # libpq refuses these
     found: list[tuple[str, str, str]] = []
     lookup = Thread(target=_look_up, args=(hosts, ports * len(hosts), found), daemon=True)
     lookup.start()
