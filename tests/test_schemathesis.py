@@ -7,9 +7,13 @@ from collections import Counter
 from pathlib import Path
 from time import time
 
+import pytest
+
 from taskapi.openapi import describe
 from tests.people import SECRET, make_token
 from tests.servers import BIN, PROJECT, copy_project, environment, serving
+
+pytestmark = pytest.mark.slow
 
 # Cases that the tool makes up for each operation: by default few, and the same ones each time.
 EXAMPLES = int(os.environ.get("SCHEMATHESIS_EXAMPLES", 20))
