@@ -128,6 +128,7 @@ def test_parameters_stand_in_order(document: Any) -> None:
         assert places == sorted(places, key=["path", "query", "header"].index)
         assert all(one["description"] for one in parameters)
         assert "X-Request-ID" not in [one["name"] for one in parameters]
+        assert not any("example" in one for one in parameters)  # the page would send it, and get 404 or 412
     assert "X-Request-ID" in document["info"]["description"]
 
 
