@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import psycopg2
-from jwt.algorithms import requires_cryptography as PUBLIC_KEY_ALGORITHMS
 from psycopg2.extensions import make_dsn, parse_dsn
 
 # .flaskenv ships this secret, so everyone knows it. It is refused outside debug mode.
@@ -16,6 +15,8 @@ DEVELOPMENT_SECRET = "known-to-everyone-for-development-only"
 DEVELOPMENT_ORIGINS = "http://localhost:3000,http://localhost:5173"  # Next.js and Vite
 DEVELOPMENT_DATABASE = "sqlite:///taskapi.sqlite3"  # in the instance folder
 
+# PyJWT's; importing it here would import ssl before gevent patches it.
+PUBLIC_KEY_ALGORITHMS = set("RS256 RS384 RS512 PS256 PS384 PS512 ES256 ES256K ES384 ES512 ES521 EdDSA".split())
 DEFAULT_ALGORITHMS = "RS256,ES256,EdDSA"
 MIN_SECRET_BYTES = 32  # RFC 7518 section 3.2: an HS256 key is at least as long as the hash
 MAX_LEEWAY = 3600  # seconds; a larger difference is a broken clock

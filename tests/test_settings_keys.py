@@ -1,9 +1,10 @@
 """Settings that say how tokens are verified: what is missing, contradictory or weak stops the start."""
 
 import pytest
+from jwt.algorithms import requires_cryptography
 
 from taskapi import create_app
-from taskapi.config import DEVELOPMENT_SECRET, SettingsError
+from taskapi.config import DEVELOPMENT_SECRET, PUBLIC_KEY_ALGORITHMS, SettingsError
 from tests.people import SECRET
 from tests.tokens import ISSUER, NOWHERE, Members
 
@@ -151,3 +152,8 @@ def test_development_secret_gives_way_to_a_key_set(debug: str) -> None:
     config = create_app({"DATABASE_URL": NOWHERE, **settings}).config
 
     assert (config["JWT_SECRET"], config["JWT_JWKS_URL"]) == (None, URL)
+
+
+def test_algorithms_are_those_of_pyjwt() -> None:
+    """Each public-key algorithm of the installed PyJWT may be named, and no other."""
+    assert PUBLIC_KEY_ALGORITHMS == requires_cryptography
