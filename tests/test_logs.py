@@ -3,7 +3,6 @@
 import json
 import logging
 import re
-import runpy
 import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
