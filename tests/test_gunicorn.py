@@ -446,10 +446,12 @@ def test_stop_is_announced(server: Server) -> None:
         deadline = time.monotonic() + PATIENCE
         while (ready := server.fetch("GET", "/readyz")) == (200, {"status": "ok"}):
             assert time.monotonic() < deadline
+        announced = time.monotonic()
         created, _ = server.fetch("POST", "/api/tasks", {"title": "Water the plants"}, Authorization=BEARER)
         with pytest.raises(ConnectionError):
             while time.monotonic() < deadline:
                 server.fetch("GET", "/healthz")
+        assert time.monotonic() - announced > 1.5  # 2 seconds, less what the first 503 took
         kept.request("GET", "/healthz")
         last = kept.getresponse()
 
