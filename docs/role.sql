@@ -1,8 +1,8 @@
 -- Least privilege on PostgreSQL: taskapi_owner owns the schema and migrates it, taskapi_service serves requests.
 --
 -- Run it as a superuser in the service's database, which is the service's alone: others lose access to it. Run it once
--- after the first `flask db upgrade`, and again after every later one: what a migration adds is granted here, by name,
--- or not at all. It may be run any number of times.
+-- after the first `flask db upgrade`, and again after every later one: until then the service can't use a table or
+-- change a column that a migration has added. It may be run any number of times.
 --
 --     sudo -u postgres psql -X -v ON_ERROR_STOP=1 -d taskapi -f docs/role.sql
 --
@@ -32,23 +32,26 @@ REVOKE ALL ON SCHEMA public FROM PUBLIC, taskapi_service;
 GRANT USAGE, CREATE ON SCHEMA public TO taskapi_owner;
 GRANT USAGE ON SCHEMA public TO taskapi_service;
 
-ALTER TABLE users OWNER TO taskapi_owner;
-ALTER TABLE tasks OWNER TO taskapi_owner;
-ALTER TABLE alembic_version OWNER TO taskapi_owner;
-
 -- Also takes back what an older version of this file granted.
 REVOKE ALL ON ALL TABLES IN SCHEMA public FROM taskapi_service;
 
--- What a task is and whose it is never changes, so neither may its id, user_id or created_at.
-GRANT SELECT, INSERT, DELETE ON tasks TO taskapi_service;
+-- Every table belongs to the one role. Requests read, make, change and delete rows; what a row is and whose it is never
+-- changes, so neither may its id, user_id or created_at. users and alembic_version have grants of their own, below.
 DO $$
+DECLARE
+    name regclass;
+    columns text;
 BEGIN
-    EXECUTE (
-        SELECT format('GRANT UPDATE (%s) ON tasks TO taskapi_service', string_agg(quote_ident(attname), ', '))
-        FROM pg_attribute
-        WHERE attrelid = 'tasks'::regclass AND attnum > 0 AND NOT attisdropped
-            AND attname NOT IN ('user_id', 'id', 'created_at')
-    );
+    FOR name IN SELECT oid FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') LOOP
+        EXECUTE format('ALTER TABLE %s OWNER TO taskapi_owner', name);
+        CONTINUE WHEN name IN ('users'::regclass, 'alembic_version'::regclass);
+        EXECUTE format('GRANT SELECT, INSERT, DELETE ON %s TO taskapi_service', name);
+        SELECT string_agg(quote_ident(attname), ', ') INTO columns FROM pg_attribute
+        WHERE attrelid = name AND attnum > 0 AND NOT attisdropped AND attname NOT IN ('user_id', 'id', 'created_at');
+        IF columns IS NOT NULL THEN
+            EXECUTE format('GRANT UPDATE (%s) ON %s TO taskapi_service', columns, name);
+        END IF;
+    END LOOP;
 END
 $$;
 
