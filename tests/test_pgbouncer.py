@@ -1,4 +1,4 @@
-"""docs/pgbouncer.ini, as it is but for addresses and paths, between gunicorn and a PostgreSQL."""
+"""docs/pgbouncer.ini, with addresses and paths of the test, between gunicorn and a PostgreSQL."""
 
 import shutil
 import socket
@@ -23,7 +23,7 @@ PASSWORD = "a password of the tests"
 
 @contextmanager
 def pgbouncer(folder: Path, postgresql: Any) -> Iterator[str]:
-    """Docs/pgbouncer.ini at work; yield the URL of its one database."""
+    """Run PgBouncer with docs/pgbouncer.ini; yield the URL of its one database."""
     program = require("pgbouncer")
     folder.mkdir()
     folder.chmod(0o755)
@@ -60,8 +60,9 @@ def own_schema(url: str) -> None:
     connection.close()
 
 
+@pytest.mark.slow
 def test_restarted_database_is_found_again_in_time(tmp_path: Path, folder: Path) -> None:
-    """Through the pooler a task comes back as it was made, and within 3 s of a crash of the database's."""
+    """Through the pooler a task comes back as it was made, within 3 s of a crash of the database."""
     with restartable_postgresql(folder / "pooled") as postgresql:
         own_schema(postgresql.get_uri())
         with pgbouncer(folder / "pooler", postgresql) as url:

@@ -1,4 +1,4 @@
-"""SQLite in trouble: a file that is locked, read-only, full, gone or no database."""
+"""Faults of SQLite: a file that is locked, read-only, full, missing or no database."""
 
 import sqlite3
 import time
@@ -21,7 +21,7 @@ NEW = {"title": "Feed the cat"}
 
 @pytest.fixture
 def database_url(sqlite_url: str) -> str:
-    """SQLite alone: this is about its ways to fail."""
+    """Only SQLite: these are its faults."""
     return sqlite_url
 
 
@@ -33,7 +33,7 @@ def file(sqlite_url: str) -> Path:
 
 @pytest.fixture
 def locked(ana: Person, file: Path) -> Iterator[None]:
-    """Another process writes, and does not come to an end."""
+    """Another process writes, and does not end its transaction."""
     ana.make()
     with closing(sqlite3.connect(file)) as other:
         other.execute("BEGIN EXCLUSIVE")
@@ -43,7 +43,7 @@ def locked(ana: Person, file: Path) -> Iterator[None]:
 def test_locked_file_answers_503_to_writers(
     make_app: Callable[..., Flask], monkeypatch: pytest.MonkeyPatch, ana: Person, locked: None
 ) -> None:
-    """A writer waits for the other no longer than it may; readers do not wait at all."""
+    """A writer waits until its deadline; readers do not wait at all."""
     monkeypatch.setattr("taskapi.database.engine.REQUEST_LIMIT", 0.1)
     caller = Person(make_app(), sub=ana.id, email="ana@example.com")
 
@@ -57,7 +57,7 @@ def test_locked_file_answers_503_to_writers(
 
 
 def test_writer_waits_for_another(ana: Person, file: Path) -> None:
-    """One who comes to an end in time costs nothing but that time."""
+    """If the other ends in time, the request succeeds."""
     ana.make()
     with closing(sqlite3.connect(file, check_same_thread=False)) as other:
         other.execute("BEGIN IMMEDIATE")
@@ -69,7 +69,7 @@ def test_writer_waits_for_another(ana: Person, file: Path) -> None:
 
 
 def test_read_only_file_answers_503_to_writers(make_app: Callable[..., Flask], ana: Person) -> None:
-    """What cannot be written now may be a full moment later, after a remount; reading goes on."""
+    """A read-only file system may be mounted writable again; reading goes on."""
     task = ana.make()
     caller = Person(make_app(), sub=ana.id)
     with caller.app.app_context():
@@ -103,7 +103,7 @@ def test_missing_folder_answers_503(make_app: Callable[..., Flask], tmp_path: Pa
 
 
 def test_file_that_is_no_database_answers_500(make_app: Callable[..., Flask], tmp_path: Path) -> None:
-    """Waiting helps nothing here."""
+    """Waiting does not help here."""
     (tmp_path / "notes.txt").write_text("Water the plants. " * 100)
 
     response = Person(make_app(DATABASE_URL=f"sqlite:///{tmp_path}/notes.txt")).call("GET")
@@ -113,7 +113,7 @@ def test_file_that_is_no_database_answers_500(make_app: Callable[..., Flask], tm
 
 
 def test_search_that_takes_too_long_answers_503(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It runs in the service's own process, so nobody else could end it."""
+    """It runs in the service's own process, where SQLite itself has no limit for it."""
     with app.app_context():
         assert app.test_cli_runner().invoke(args=["seed", "ana@example.com", "--count", "2000"]).exit_code == 0
         owner = db.session.scalars(select(User.id)).one()

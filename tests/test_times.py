@@ -1,4 +1,4 @@
-"""Timestamps are UTC, whatever time zone anybody else lives in."""
+"""Timestamps are UTC, in every time zone of the database and the machine."""
 
 import time
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ TOKYO = timezone(timedelta(hours=9))
 
 
 def store(person: Person, created_at: datetime) -> None:
-    """Store a task behind the service's back, as somebody in flask shell may."""
+    """Store a task as a developer does in flask shell."""
     with person.app.app_context(), db.session.begin():
         db.session.add(User(id=person.id))
         db.session.flush()
@@ -31,7 +31,7 @@ def store(person: Person, created_at: datetime) -> None:
 
 
 def test_sessions_time_zone_does_not_show(app: Flask, ana: Person, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A database set to another zone gives the same times; nothing has connected yet when it is set here."""
+    """A database session in another zone gives the same times; PGTZ is set before the app connects."""
     monkeypatch.setenv("PGTZ", "Asia/Tokyo")
     task = ana.make()
 
@@ -44,7 +44,7 @@ def test_sessions_time_zone_does_not_show(app: Flask, ana: Person, monkeypatch: 
 
 @pytest.fixture
 def machine_in_tokyo(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Its clock shows nine hours more."""
+    """A machine whose local time is nine hours ahead of UTC."""
     with monkeypatch.context() as patched:
         patched.setenv("TZ", "JST-9")
         time.tzset()
@@ -54,7 +54,7 @@ def machine_in_tokyo(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.usefixtures("machine_in_tokyo")
 def test_machines_time_zone_does_not_show(ana: Person) -> None:
-    """What the service makes and gives back is UTC wherever it runs."""
+    """The service makes and returns UTC wherever it runs."""
     task = ana.make()
 
     assert abs(datetime.now(UTC) - datetime.fromisoformat(task["created_at"])) < timedelta(minutes=1)
@@ -66,14 +66,14 @@ def test_machines_time_zone_does_not_show(ana: Person) -> None:
 
 
 def test_time_of_another_zone_is_stored_as_utc(ana: Person) -> None:
-    """It is the same moment."""
+    """It is the same point in time."""
     store(ana, datetime(2026, 1, 1, 8, 30, tzinfo=TOKYO))
 
     assert ["2025-12-31T23:30:00.000000Z"] == [task["created_at"] for task in ana.call("GET").json]
 
 
 def test_time_without_a_zone_is_refused(ana: Person) -> None:
-    """Nobody knows what it means."""
+    """A naive time is ambiguous."""
     with pytest.raises(StatementError, match="a naive datetime"):
         store(ana, datetime(2026, 1, 1, 8, 30))
 
