@@ -31,7 +31,7 @@ def now() -> datetime:
 
 
 class User(SQLModel, table=True):
-    """Somebody."""
+    """A user."""
 
     __tablename__ = "users"
 

@@ -74,7 +74,7 @@ interface Answer<T> {
 }
 
 /**
- * The service at an address such as https://example.com/backend, for the user whom the token names. getToken is asked
+ * The service at an address such as https://example.com/backend, for the user that the token names. getToken is asked
  * before each request, and with true for a new token when the one before has expired.
  */
 export function connect(address: string, getToken: (isExpired: boolean) => string | Promise<string>) {
@@ -87,7 +87,7 @@ export function connect(address: string, getToken: (isExpired: boolean) => strin
     const { body, version, signal } = request;
     const headers = new Headers({ Authorization: `Bearer ${await getToken(isExpired)}` });
     if (body) headers.set("Content-Type", "application/json");
-    if (version) headers.set("If-Match", `"${version}"`); // the ETag, whatever a proxy made of that header
+    if (version) headers.set("If-Match", `"${version}"`); // the ETag, also if a proxy has changed that header
     const signals = [AbortSignal.timeout(TIMEOUT), ...(signal ? [signal] : [])];
     const options = { method, headers, body: body ? JSON.stringify(body) : null, signal: AbortSignal.any(signals) };
     let response: Response;
