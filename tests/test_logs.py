@@ -177,7 +177,7 @@ def test_reason_of_a_refusal_is_in_the_log_alone(
 def test_reason_of_a_refusal_is_shown_in_debug_mode(
     make_app: Callable[..., Flask], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A developer reads it below the request's line."""
+    """A developer reads it in the request's line."""
     app = make_app(FLASK_DEBUG="1")
     capsys.readouterr()
 
@@ -402,8 +402,9 @@ def test_real_output(tmp_path: Path, command: str, form: str) -> None:
     assert [secret for secret in CONFIDENTIAL if secret in stdout + stderr] == []
 
 
+@pytest.mark.slow
 def test_gunicorns_own_lines_are_the_same(tmp_path: Path) -> None:
-    """From the first to the last, whatever is on stdout is one JSON object a line; stderr has nothing to say."""
+    """From the first to the last, every line on stdout is one JSON object; there is none on stderr."""
     database = f"sqlite:///{tmp_path / 'empty.sqlite3'}"
     command = "gunicorn --bind 127.0.0.1:0 wsgi:app"
     with serving(*command.split(), cwd=copy_project(tmp_path), JWT_SECRET=SECRET, DATABASE_URL=database) as server:
@@ -415,6 +416,7 @@ def test_gunicorns_own_lines_are_the_same(tmp_path: Path) -> None:
     assert server.stderr.read_text() == ""
 
 
+@pytest.mark.slow
 def test_gunicorns_lines_keep_to_the_level(tmp_path: Path) -> None:
     """LOG_LEVEL holds for them too."""
     settings = {"DATABASE_URL": f"sqlite:///{tmp_path / 'empty.sqlite3'}", "JWT_SECRET": SECRET, "LOG_LEVEL": "ERROR"}
