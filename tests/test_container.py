@@ -72,15 +72,13 @@ def copy_into(root: Path, path: Path) -> None:
         shutil.copy(path, target)
 
 
-def make_base(root: Path) -> str:
-    """Put into a folder what python:3.13-slim has and the Containerfile uses: Python, pip and sh; return its PATH.
-
-    pip installs from a folder of wheels there, as a build without a network could.
-    """
-    python, shell = Path(sys._base_executable).resolve(), Path("/bin/sh").resolve()
+def copy_python(root: Path) -> Path:
+    """Copy the Python that runs the tests, and a shell, with the libraries that they need; return its path."""
+    python, shell = Path(sys.executable).resolve(), Path("/bin/sh").resolve()
     library = Path(sysconfig.get_path("stdlib"))
-    binaries = [python, shell, greenlet._greenlet.__file__, *library.glob("lib-dynload/*.so")]  # greenlet needs C++
-    linked = subprocess.run(["ldd", *binaries], capture_output=True, text=True).stdout
+    in_cpp = greenlet._greenlet.__file__
+    binaries = [str(python), str(shell), in_cpp, *map(str, library.glob("lib-dynload/*.so"))]
+    linked = subprocess.run(["ldd", *binaries], stdout=subprocess.PIPE, text=True, check=True).stdout
     libraries = {Path(name) for name in re.findall(r"^\s+(?:\S+ => )?(/\S+) \(0x", linked, re.MULTILINE)}
     libc = next(path for path in libraries if path.name == "libc.so.6")
     for path in (python, shell, library, *libraries, *(libc.with_name(name) for name in PARTS_OF_LIBC)):
@@ -90,7 +88,11 @@ def make_base(root: Path) -> str:
     if not (root / "bin/sh").exists():
         (root / "bin/sh").symlink_to(shell)
     (root / "usr/local/bin/python").symlink_to(python)
+    return python
 
+
+def add_pip(root: Path) -> None:
+    """Add a pip that installs from a folder of wheels, so that the build needs no network."""
     pip = importlib.util.find_spec("pip")
     if not pip or not pip.origin:
         absent("pip is not installed")
@@ -98,10 +100,17 @@ def make_base(root: Path) -> str:
     script = root / "usr/local/bin/pip"
     script.write_text('#!/bin/sh\nPYTHONPATH=/pip exec python -m pip "$@"\n')
     script.chmod(0o755)
-    download = [sys.executable, "-m", "pip", "download", "--quiet", "--only-binary=:all:", f"--dest={root / 'wheels'}"]
-    if subprocess.run([*download, f"--requirement={PROJECT / 'requirements.txt'}"], stderr=subprocess.DEVNULL).returncode:
+    download = [sys.executable, "-m", "pip", "download", "--quiet", "--only-binary=:all:"]
+    download += [f"--dest={root / 'wheels'}", f"--requirement={PROJECT / 'requirements.txt'}"]
+    if subprocess.run(download, stderr=subprocess.DEVNULL).returncode:
         absent("the packages can't be downloaded")
     (root / "etc/pip.conf").write_text("[global]\nno-index = true\nfind-links = /wheels\n")
+
+
+def make_base(root: Path) -> str:
+    """Put into a folder what python:3.13-slim has and the Containerfile uses; return its PATH."""
+    python = copy_python(root)
+    add_pip(root)
     for path in root.rglob("*"):
         if path.is_dir() and not path.is_symlink():
             path.chmod(0o755)
@@ -144,9 +153,10 @@ def database(postgresql: Callable[[str], str]) -> Iterator[str]:
 
 
 def test_image_migrates_serves_and_stops(image: Image, database: str, tmp_path: Path) -> None:
-    """Without rights and on a read-only file system it serves where PORT says, knows its health, and ends on SIGTERM."""
+    """Without rights, on a read-only file system, it serves where PORT says, knows its health and ends on SIGTERM."""
     settings = {"DATABASE_URL": database, "JWT_SECRET": SECRET}
     assert int(image.config["User"].partition(":")[0]) > 0
+    assert not (image.root / image.environment()["HOME"].lstrip("/")).exists()  # libpq fails in one it may not read
     assert "Read-only file system" in image.run("sh", "-c", ": > /tmp/new").stderr
 
     names = {path.name for path in (image.root / "app").iterdir()}
@@ -161,7 +171,8 @@ def test_image_migrates_serves_and_stops(image: Image, database: str, tmp_path: 
     assert re.search(r"^bind +=.*0\.0\.0\.0:8000", printed, re.MULTILINE)
 
     port = str(free_port())
-    settings |= {"METRICS": "1", "PORT": port, "GUNICORN_CMD_ARGS": f"--bind=127.0.0.1:{port}"}  # no other machine may call a test
+    # No other machine may call a test.
+    settings |= {"METRICS": "1", "PORT": port, "GUNICORN_CMD_ARGS": f"--bind=127.0.0.1:{port}"}
     word, *check = image.config["Healthcheck"]["Test"]
     assert word == "CMD"
     with serving(*image.command(*image.config["Cmd"]), cwd=tmp_path, **image.environment(**settings)) as server:
