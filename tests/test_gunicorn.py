@@ -115,7 +115,7 @@ def test_odd_requests(server: Server) -> None:
         "no length": (400, NO_JSON),
         "two tokens": (401, BAD_TOKEN),
         "token in another's shadow": (401, BAD_TOKEN),
-        "malformed host": (400, ("The request can't be taken.", "INVALID_REQUEST")),
+        "malformed host": (400, ("Bad Request.", "INVALID_REQUEST")),
         "mounted by the client": (404, ("There is nothing here.", "NOT_FOUND")),
     }
 
