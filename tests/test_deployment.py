@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 BEARER = f"Bearer {make_token()}"
 DOCS = PROJECT / "docs"
 
-# Root may write whatever a file's mode says, unless it gives its capabilities away: then it is an owner like others.
+# Root may write to a file of any mode, unless it gives its capabilities away: then it is an owner like others.
 UNPRIVILEGED = [shutil.which("setpriv") or "", "--bounding-set=-all", "--inh-caps=-all"] if os.geteuid() == 0 else []
 
 # What docs/nginx-site.conf is included in; gzip as in Debian's nginx.conf.
