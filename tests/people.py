@@ -17,7 +17,7 @@ SECRET = "a secret that only the tests know and that is long enough"
 
 def make_token(secret: str = SECRET, **claims: Any) -> str:
     """Return an HS256 token; a claim given as None is left out."""
-    whole = {"sub": str(uuid4()), "exp": int(time.time()) + 600} | claims
+    whole = {"sub": str(uuid4()), "exp": int(time.time()) + 7200} | claims
     return jwt.encode({name: value for name, value in whole.items() if value is not None}, secret, algorithm="HS256")
 
 

@@ -1,4 +1,4 @@
-"""How PostgreSQL is connected to: names, several hosts, and connections that nobody uses for a while."""
+"""How PostgreSQL is connected to: names, several hosts, and connections that are idle for a while."""
 
 import socket
 import threading
@@ -18,14 +18,14 @@ from tests.servers import Proxy
 from tests.test_faults import UNAVAILABLE
 
 HOSTS = [
-    "localhost:{port}",  # which is ::1 first, where nobody listens
+    "localhost:{port}",  # which is ::1 first, where no server listens
     "127.0.0.1:{port}",
-    "127.0.0.1:{port},nobody.invalid:{port}",
-    "nobody.invalid:{port},localhost:{port}",
+    "127.0.0.1:{port},away.invalid:{port}",
+    "away.invalid:{port},localhost:{port}",
     "a..b:{port},localhost:{port}",
     "%2Fnowhere:{port},localhost:{port}",
-    "nobody.invalid,localhost/{name}?port={port}",
-    "nobody.invalid:{port}/{name}?hostaddr=127.0.0.1",
+    "away.invalid,localhost/{name}?port={port}",
+    "away.invalid:{port}/{name}?hostaddr=127.0.0.1",
     "[::1]:{port},127.0.0.1:{port}",
     "[::1]:{port},localhost:{port}",
 ]
@@ -59,7 +59,7 @@ def test_hosts_are_tried_in_turn(make_app: MakeApp, proxy: Proxy, hosts: str) ->
 @pytest.mark.parametrize(
     ("hosts", "problem"),
     [
-        ("nobody.invalid,a..b", "no address of nobody.invalid, a..b is known"),
+        ("away.invalid,a..b", "no address of away.invalid, a..b is known"),
         ("%2Fnowhere", 'connection to server on socket "/nowhere/'),
         ("%40nowhere", 'connection to server on socket "@nowhere/'),
     ],
@@ -101,9 +101,9 @@ def test_silent_name_server_answers_503(make_app: MakeApp, proxy: Proxy, monkeyp
     [
         ("localhost/{name}", {"PGPORT": "{port}"}),
         ("/{name}", {"PGHOST": "127.0.0.1", "PGPORT": "{port}"}),
-        ("nobody.invalid:{port}/{name}", {"PGHOSTADDR": "127.0.0.1"}),
-        ("nobody.invalid/{name}&service=x", {"PGSERVICEFILE": "{file}"}),
-        ("nobody.invalid/{name}", {"PGSERVICEFILE": "{file}", "PGSERVICE": "x"}),
+        ("away.invalid:{port}/{name}", {"PGHOSTADDR": "127.0.0.1"}),
+        ("away.invalid/{name}&service=x", {"PGSERVICEFILE": "{file}"}),
+        ("away.invalid/{name}", {"PGSERVICEFILE": "{file}", "PGSERVICE": "x"}),
     ],
 )
 def test_environment_has_its_say(

@@ -160,7 +160,7 @@ def test_token_outlives_a_reload_in_debug_mode(browser: Browser, tmp_path: Path,
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_page_is_accessible(browser: Browser, tmp_path: Path, sqlite_file: Path, scheme: Any) -> None:
     """axe-core finds nothing but what Swagger UI's own elements lack: with everything open, contrasts are right."""
-    axe = install(PROJECT / "tests" / "axe", tmp_path / "axe").parent / "axe-core" / "axe.min.js"
+    axe = install(PROJECT / "tests" / "axe", tmp_path / "axe") / "axe-core" / "axe.min.js"
 
     with service(tmp_path, sqlite_file) as server:
         page, complaints = open_docs(browser, f"http://127.0.0.1:{server.port}/api/docs", color_scheme=scheme)

@@ -39,7 +39,7 @@ def ready(app: Flask) -> tuple[int, object]:
 
 
 def test_healthz_touches_no_database(app: Flask, client: FlaskClient) -> None:
-    """The process is healthy whatever the database is: a restart would not help."""
+    """A process without its database is healthy: a restart would not help."""
     connections: list[object] = []
     with app.app_context():
         for engine in db.engines.values():
@@ -52,7 +52,7 @@ def test_healthz_touches_no_database(app: Flask, client: FlaskClient) -> None:
 
 
 def test_healthz_answers_without_database() -> None:
-    """The same where there is none at all."""
+    """The same where there is no database server."""
     with closed_port() as port:
         app = create_app({"DATABASE_URL": f"postgresql://127.0.0.1:{port}/taskapi", "JWT_SECRET": SECRET})
 
@@ -90,7 +90,7 @@ def test_readyz_takes_the_next_schema(app: Flask, steps: int, status: int) -> No
 
 
 def test_readyz_answers_503_before_a_stop(app: Flask) -> None:
-    """Whatever the database says: nobody should come here any more."""
+    """Also while the database answers: a load balancer is to look for another instance."""
     app.config["DRAINING"] = draining = bytearray(1)
     assert ready(app)[0] == 200
     draining[0] = 1
@@ -99,15 +99,15 @@ def test_readyz_answers_503_before_a_stop(app: Flask) -> None:
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz"])
-def test_nobody_keeps_an_answer(app: Flask, path: str) -> None:
-    """Good or bad, what was true a moment ago is no answer."""
+def test_answer_is_kept_in_no_cache(app: Flask, path: str) -> None:
+    """Good or bad: it may change any moment."""
     execute(app, "DELETE FROM alembic_version")
 
     assert app.test_client().get(path).headers["Cache-Control"] == "no-store"
 
 
-def test_readyz_is_never_from_a_cache(app: Flask) -> None:
-    """It says what is so now: what was ready may be no more, and may be again."""
+def test_readyz_follows_the_database(app: Flask) -> None:
+    """Ready, then not, then ready again: no answer is kept in the process."""
     answers = [ready(app)]
     for statement in ("DELETE FROM alembic_version", f"INSERT INTO alembic_version VALUES ('{HEAD}')"):
         execute(app, statement)
@@ -129,7 +129,7 @@ def test_readyz_answers_503_without_migrations(app: Flask) -> None:
 
 
 def test_readyz_answers_503_without_server() -> None:
-    """Nobody listens where the database should be."""
+    """No server listens where the database should be."""
     with closed_port() as port:
         app = create_app({"DATABASE_URL": f"postgresql://127.0.0.1:{port}/taskapi", "JWT_SECRET": SECRET})
 
@@ -140,7 +140,7 @@ def test_readyz_answers_503_without_server() -> None:
 
 
 def test_readyz_answers_within_3_seconds() -> None:
-    """A server that accepts and never answers: whoever asks gives up at 3 s, so hears before."""
+    """A server that accepts and never answers: a load balancer that gives up at 3 s gets its answer before."""
     with silent_server() as port:
         app = create_app({"DATABASE_URL": f"postgresql://127.0.0.1:{port}/taskapi", "JWT_SECRET": SECRET})
         began = time.monotonic()
@@ -169,6 +169,6 @@ def test_readyz_answers_within_3_seconds_of_a_locked_file(sqlite_url: str) -> No
 
 def test_readyz_answers_503_for_a_database_that_is_gone(postgresql: Callable[[str], str]) -> None:
     """A server that knows no such database is not available either."""
-    app = create_app({"DATABASE_URL": postgresql("nobody_made_this"), "JWT_SECRET": SECRET})
+    app = create_app({"DATABASE_URL": postgresql("does_not_exist"), "JWT_SECRET": SECRET})
 
     assert ready(app) == (503, NOT_AVAILABLE)

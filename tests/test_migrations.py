@@ -60,22 +60,22 @@ def downgrade():
 """
 
 # What a developer adds to the models: a table, and in another a time, an index and a key of two columns.
-A_PROJECT = """
+A_TABLE = """
 
 from sqlalchemy import Column, ForeignKeyConstraint
 
 
-class Project(db.Model):
-    __tablename__ = "projects"
+class Note(db.Model):
+    __tablename__ = "notes"
 
     user_id: Mapped[str] = mapped_column(Uuid(as_uuid=False), ForeignKey("users.id"), primary_key=True)
     id: Mapped[str] = mapped_column(Uuid(as_uuid=False), primary_key=True)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
-TASKS.append_column(Column("project_id", Uuid(as_uuid=False)))
+TASKS.append_column(Column("note_id", Uuid(as_uuid=False)))
 TASKS.append_column(Column("due_at", UtcDateTime))
-TASKS.append_constraint(ForeignKeyConstraint(["user_id", "project_id"], ["projects.user_id", "projects.id"]))
+TASKS.append_constraint(ForeignKeyConstraint(["user_id", "note_id"], ["notes.user_id", "notes.id"]))
 Index(None, TASKS.c.user_id, TASKS.c.due_at)
 """
 MIGRATE = """
@@ -84,7 +84,7 @@ from wsgi import app
 
 with app.app_context():
     upgrade()
-    migrate(message="A table of projects.")
+    migrate(message="A table of notes.")
     upgrade()
     check()
     downgrade(revision="0001")
@@ -130,7 +130,7 @@ def test_migration_is_written_as_it_should_be(tmp_path: Path, database_url: str)
     shutil.copy(PROJECT / "wsgi.py", folder)
     shutil.copy(PROJECT / "setup.cfg", folder)
     with (folder / "taskapi" / "database" / "models.py").open("a") as models:
-        models.write(A_PROJECT)
+        models.write(A_TABLE)
     versions = folder / "taskapi" / "database" / "migrations" / "versions"
     before = {*versions.glob("*.py")}
 
@@ -157,7 +157,7 @@ def test_upgrades_at_once(database_url: str, tmp_path: Path) -> None:
 
     app = create_app(settings)
     assert [(process.returncode, process.stderr) for process in ended] == [(0, "")] * 4
-    assert schema(app).keys() == {"alembic_version", "tasks", "users"}
+    assert schema(app).keys() == {"alembic_version", *db.metadata.tables}
     assert app.test_client().get("/readyz").status_code == 200
     dispose(app)
 

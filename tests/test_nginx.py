@@ -23,7 +23,7 @@ PRIVATE = ["/", "/api", "/readyz", "/readyz/", "/metrics", "/metrics/", "/api/..
 LIMIT = {"error": "Too many requests; try again.", "code": "INVALID_REQUEST"}
 NOTHING = {"error": "There is nothing here.", "code": "NOT_FOUND"}
 TOO_LARGE = {"error": "The body is larger than 64 KiB.", "code": "INVALID_REQUEST"}
-BAD = {"error": "The request can't be taken.", "code": "INVALID_REQUEST"}
+BAD = {"error": "Bad Request.", "code": "INVALID_REQUEST"}
 AWAY = {"error": "The service is not available; try again.", "code": "INTERNAL_ERROR"}
 
 
