@@ -118,7 +118,7 @@ def make_base(root: Path) -> str:
 
 
 @pytest.fixture
-def image(tmp_path: Path) -> Iterator[Image]:
+def image(tmp_path: Path, request: pytest.FixtureRequest) -> Image:
     """The image that docs/Containerfile makes of this project."""
     program = require("buildah")
     if os.geteuid() or subprocess.run([require("unshare"), "--mount", "--pid", "--fork", "true"]).returncode:
@@ -129,6 +129,7 @@ def image(tmp_path: Path) -> Iterator[Image]:
         result = subprocess.run([program, *store, *words], cwd=PROJECT, stdout=subprocess.PIPE, text=True, check=True)
         return result.stdout.strip()
 
+    request.addfinalizer(lambda: shutil.rmtree(tmp_path / "store"))  # 700 MB
     base = buildah("from", "scratch")
     buildah("config", f"--env=PATH={make_base(Path(buildah('mount', base)))}", base)
     buildah("commit", "--quiet", "--rm", base, "python:3.13-slim")
@@ -136,8 +137,7 @@ def image(tmp_path: Path) -> Iterator[Image]:
     buildah("build", "--quiet", *options, "--file=docs/Containerfile", "--tag=taskapi", ".")
     config = json.loads(buildah("inspect", "--type=image", "taskapi"))["Docker"]["config"]
     root = Path(buildah("mount", buildah("from", "--pull-never", "taskapi")))
-    yield Image(root, config)
-    shutil.rmtree(tmp_path / "store")
+    return Image(root, config)
 
 
 @pytest.fixture
