@@ -55,8 +55,8 @@ def describe() -> dict[str, Any]:
     for name, resource in RESOURCES.items():
         rows[name] = _describe_row(converter, resource.create, is_body=False)
         rows[f"New{name}"] = _describe_row(converter, resource.create, is_body=True)
-        if resource.update:
-            rows[f"{name}Changes"] = _describe_row(converter, resource.update, is_body=True)
+        update = resource.update
+        rows |= {f"{name}Changes": _describe_row(converter, update, is_body=True)} if update else {}
     schemas = document["components"]["schemas"]
     document["components"]["schemas"] = {name: row | schemas.pop(name, {}) for name, row in rows.items()} | schemas
     return document

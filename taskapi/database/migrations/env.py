@@ -25,10 +25,8 @@ def number(context, revision, directives):
         script.rev_id = f"{int(context.script.get_current_head() or 0) + 1:04}"
 
 
-def render(kind, item, autogenerate):
-    """Write a type of the models as the database's own: a migration imports nothing that may change."""
-    return f"sa.{item.impl!r}" if kind == "type" and isinstance(item, TypeDecorator) else False
-
+# Writes a type of the models as the database's own: a migration imports nothing that may change.
+RENDER = lambda kind, item, _: f"sa.{item.impl!r}" if kind == "type" and isinstance(item, TypeDecorator) else False  # noqa
 
 with in_one_line(), db.engine.connect() as connection:
     kind = connection.dialect.name
@@ -49,7 +47,7 @@ with in_one_line(), db.engine.connect() as connection:
         render_as_batch=kind == "sqlite",
         transactional_ddl=True,  # Alembic takes SQLite to have none
         process_revision_directives=number,
-        render_item=render,
+        render_item=RENDER,
     )
     with context.begin_transaction():
         context.run_migrations()
