@@ -54,7 +54,7 @@ def fetch(url: str) -> Sequence[Any]:
 def read_keys(jwk: Any, algorithms: Sequence[str], skipped: set[str]) -> list[PyJWK]:
     """Return the key, once for each algorithm that it serves; note in skipped why it can't be used.
 
-    Members that are null or empty count as absent. A key of another use (RFC 7517 section 4) is left out without one.
+    Members that are null or empty count as absent. A key of another use (RFC 7517 section 4) is left out silently.
     """
     members = {name: value for name, value in jwk.items() if value not in ABSENT} if isinstance(jwk, dict) else {}
     members.pop("d", None)  # of a private key published by mistake the public half is enough

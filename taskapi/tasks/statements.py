@@ -58,7 +58,7 @@ def _update(fields: Collection[str], conditional: bool) -> Executable:
 def change_task(task_id: str, changes: Mapping[str, Any], versions: Sequence[datetime] | None) -> TaskRow:
     """Set the fields in changes, if the task is at one of versions (None: at any); raise the 404 or 412.
 
-    updated_at always grows, with any clock: if the row is not older than now, it runs again with a later now.
+    updated_at always grows, with any clock: if the row is not older than now, the statement takes a later time.
     """
     now = datetime.now(UTC)
     statement = _update(tuple(changes), versions is not None)
