@@ -38,7 +38,7 @@ def _bent(part: str, bent: str) -> str:
     return _resign(SIGNED.replace(part, bent))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def app() -> Flask:
     """It has a secret, and no database."""
     return me_app()

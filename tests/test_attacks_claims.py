@@ -75,7 +75,7 @@ BOTH = [
 ]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def app() -> Flask:
     """It has a secret, an issuer and an audience, and no database."""
     return me_app(JWT_ISSUER=ISSUER, JWT_AUDIENCE=AUDIENCE)

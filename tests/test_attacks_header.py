@@ -61,7 +61,7 @@ TEXTS = {
 }
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def app() -> Flask:
     """It has a secret, and no database."""
     return me_app()

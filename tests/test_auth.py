@@ -22,7 +22,7 @@ OUTSIDE = {"/healthz": 200, "/api": 404, "/": 404, "/Api/tasks": 404, "/apis/tas
            "/api/openapi.json/": 200, "/api/docs/%2e%2e/tasks": 404}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def app() -> Flask:
     """It has a secret, and no database."""
     return me_app()
