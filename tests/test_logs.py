@@ -250,6 +250,7 @@ def test_fault_is_in_its_requests_line(
     assert [text for text in line["traceback"].splitlines() if not text.startswith(" ")] == ["KeyError", "RuntimeError"]
 
 
+@pytest.mark.own_database
 def test_databases_fault_is_in_its_requests_line(
     make_app: Callable[..., Flask], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -275,6 +276,7 @@ def test_databases_fault_is_in_its_requests_line(
     assert (unready["level"], unready["error"]) == ("WARNING", "OperationalError no such table: alembic_version")
 
 
+@pytest.mark.own_database
 def test_health_is_quiet(make_app: Callable[..., Flask], capsys: pytest.CaptureFixture[str]) -> None:
     """Load balancers ask every second, so only a failure has a line of its own at INFO."""
     app = make_app(LOG_LEVEL="DEBUG", METRICS="1")

@@ -15,7 +15,7 @@ import pytest
 from alembic.script import ScriptDirectory
 from flask import Flask
 from flask_migrate import downgrade, revision, stamp, upgrade
-from sqlalchemy import delete, inspect, select, text
+from sqlalchemy import delete, event, inspect, select, text
 from sqlalchemy.exc import IntegrityError
 
 from taskapi import create_app
@@ -25,8 +25,6 @@ from tests.conftest import dispose
 from tests.people import SECRET, Person
 from tests.servers import PROJECT, copy_project, run
 from tests.test_role import execute
-
-pytestmark = pytest.mark.own_database
 
 NAMES_HAVE_TO_BE_UNIQUE = """
 import sqlalchemy as sa
@@ -110,6 +108,7 @@ def migrate(app: Flask, *steps: Callable[..., None]) -> None:
             step(**{"revision": "base"} if step is downgrade else {})
 
 
+@pytest.mark.own_database
 def test_new_migration_is_given_the_next_number(app: Flask, tmp_path: Path) -> None:
     """/readyz goes by numbers, which no developer has to know."""
     scripts = scripts_with(tmp_path, ANOTHER_COLUMN)
@@ -123,6 +122,8 @@ def test_new_migration_is_given_the_next_number(app: Flask, tmp_path: Path) -> N
     assert newest.longdoc == "Due dates."
 
 
+@pytest.mark.own_database
+@pytest.mark.slow
 def test_migration_is_written_as_it_should_be(tmp_path: Path, database_url: str) -> None:
     """What flask db migrate writes of changed models passes flake8 and runs, up and down, as it stands."""
     folder = tmp_path / "project"
@@ -142,6 +143,7 @@ def test_migration_is_written_as_it_should_be(tmp_path: Path, database_url: str)
     assert (style.returncode, style.stdout) == (0, "")
 
 
+@pytest.mark.own_database
 @pytest.mark.slow
 def test_upgrades_at_once(database_url: str, tmp_path: Path) -> None:
     """Four instances that start together on an empty database each begin with flask db upgrade: all succeed."""
@@ -201,6 +203,7 @@ def test_models_and_migrations_agree(app: Flask) -> None:
     assert (result.exit_code, result.exception) == (0, None)
 
 
+@pytest.mark.own_database
 def test_migrations_go_down_and_up_again(app: Flask) -> None:
     """An empty database comes back as it was."""
     before = schema(app)
@@ -214,6 +217,7 @@ def test_migrations_go_down_and_up_again(app: Flask) -> None:
     assert before.keys() == {"alembic_version", *db.metadata.tables}
 
 
+@pytest.mark.own_database
 def test_filled_database_goes_down_and_up_again(app: Flask, ana: Person, ben: Person) -> None:
     """Rows stop no migration, and the service works afterwards."""
     ana.make()
@@ -228,6 +232,7 @@ def test_filled_database_goes_down_and_up_again(app: Flask, ana: Person, ben: Pe
     assert ana.make(title="Feed the cat")["title"] == "Feed the cat"
 
 
+@pytest.mark.own_database
 def test_failed_migration_leaves_nothing(app: Flask) -> None:
     """Migrations are one transaction: one that fails halfway changes nothing."""
     migrate(app, downgrade)
@@ -240,6 +245,7 @@ def test_failed_migration_leaves_nothing(app: Flask) -> None:
     assert schema(app).keys() == {"alembic_version", "tasks"}
 
 
+@pytest.mark.own_database
 @pytest.mark.slow
 def test_upgrade_and_downgrade_while_serving(app: Flask, ana: Person, tmp_path: Path, database_url: str) -> None:
     """The code before a migration serves during it and after it, on a filled table, and says that it is ready."""
@@ -269,6 +275,7 @@ def test_upgrade_and_downgrade_while_serving(app: Flask, ana: Person, tmp_path: 
     assert len(ana.stored()) == statuses[200] // 3
 
 
+@pytest.mark.own_database
 def test_upgrade_gives_way(app: Flask, ana: Person, tmp_path: Path, database_url: str) -> None:
     """While another transaction holds the table, it gives up before a request would, and has changed nothing."""
     ana.make()
@@ -277,6 +284,8 @@ def test_upgrade_gives_way(app: Flask, ana: Person, tmp_path: Path, database_url
 
     is_sqlite = database_url.startswith("sqlite")
     with app.app_context():
+        if is_sqlite:  # which waits for 5 s
+            event.listen(db.engine, "connect", lambda connection, _: connection.execute("PRAGMA busy_timeout = 100"))
         db.session.execute(text("BEGIN IMMEDIATE" if is_sqlite else "LOCK TABLE tasks"))
         began = monotonic()
         with pytest.raises(SystemExit, match="^The database says: "):
@@ -337,6 +346,7 @@ def test_broken_rules_are_refused_by_the_database(app: Flask) -> None:
         assert len(db.session.scalars(select(User)).all()) == 3
 
 
+@pytest.mark.own_database
 def test_altering_users_keeps_their_tasks(app: Flask, ana: Person, tmp_path: Path) -> None:
     """SQLite makes a new table to alter one, and drops the old, which must not delete the tasks of all users."""
     task = ana.make()

@@ -14,6 +14,8 @@ from sqlalchemy import event, select
 from taskapi.database.models import User, db
 from tests.people import Person
 
+pytestmark = pytest.mark.own_database
+
 UNAVAILABLE = {"error": "The database is not available. Try again.", "code": "DATABASE_ERROR"}
 FAULT = {"error": "Something went wrong on our side.", "code": "DATABASE_ERROR"}
 NEW = {"title": "Feed the cat"}
