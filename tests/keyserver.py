@@ -100,7 +100,7 @@ class KeyServer(ThreadingTCPServer):
         self.was_asked, self.let_go, self.left = Event(), Event(), Event()
         self.origin = f"http{'s' if tls else ''}://127.0.0.1:{self.server_address[1]}"
         self.url = f"{self.origin}/keys"
-        self._thread = Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01})
+        self._thread = Thread(target=self.serve_forever, kwargs={"poll_interval": 0.002})
 
     def publish(self, *jwks: Any) -> None:
         """Show these keys from now on."""

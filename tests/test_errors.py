@@ -117,7 +117,7 @@ def test_unexpected_error_answers_500(answer_to: Callable[[Exception], Any]) -> 
 def test_unexpected_error_answers_500_in_debug_mode(make_app: Callable[..., Flask]) -> None:
     """There is no debugger in the answer."""
     app = make_app(FLASK_DEBUG="1")
-    app.add_url_rule("/broken", view_func=lambda: {}["words from inside"])
+    app.add_url_rule("/broken", view_func=lambda: dict[str, str]()["words from inside"])
 
     response = app.test_client().get("/broken")
 

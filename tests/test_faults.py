@@ -280,8 +280,8 @@ LASTING = ["0A000", "22001", "23505", "25001", "42P01", "55000", "P0001", "XX000
 def test_sqlstate_decides(app: Flask, ana: Person, caplog: pytest.LogCaptureFixture) -> None:
     """503 is for what passes by itself (PostgreSQL's appendix A); the log has the state, and no values of rows."""
 
-    def view(state: str) -> None:
-        run(text(RAISE.format(state)))
+    def view(state: str) -> str:
+        return str(run(text(RAISE.format(state))))
 
     app.add_url_rule("/raise/<state>", view_func=view)
 
