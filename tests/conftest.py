@@ -17,6 +17,7 @@ import time_machine
 from flask import Flask
 from flask.testing import FlaskClient
 from flask_migrate import upgrade
+from sqlalchemy import event
 
 from taskapi import create_app, logs
 from taskapi.database.models import db
@@ -232,6 +233,10 @@ def dispose(app: Flask) -> None:
 def _make(url: str, **settings: str) -> Flask:
     app = create_app({"DATABASE_URL": url, "JWT_SECRET": SECRET, **settings})
     app.test_client_class = DescribedClient
+    if url.startswith("sqlite"):
+        with app.app_context():
+            for engine in db.engines.values():  # as with fsync on PostgreSQL
+                event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous = OFF"))
     return app
 
 
