@@ -154,7 +154,7 @@ def test_refusals_are_readable(ana: User, headers: dict[str, str], code: str, se
 
 def test_absent_database_is_readable(stage: Stage, tmp_path: Path) -> None:
     """A page learns that it should try again, and when."""
-    with closed_port() as nobody, service(tmp_path, f"postgresql://127.0.0.1:{nobody}/x", stage.home) as server:
+    with closed_port() as port, service(tmp_path, f"postgresql://127.0.0.1:{port}/x", stage.home) as server:
         answer = User(stage.page(stage.home), server.port).call("POST", body=TITLE)
 
     error = {"error": "The database is not available. Try again.", "code": "DATABASE_ERROR"}
@@ -208,7 +208,7 @@ def test_stranger_gets_nothing(stage: Stage, kind: str, origin: str) -> None:
 
 
 class Docs:
-    """The page to read and try the API, as somebody has it on the screen."""
+    """The page to read and try the API, as a user has it on the screen."""
 
     def __init__(self, stage: Stage, width: int = 1280, height: int = 900, scheme: Any = "light") -> None:
         self.requests: list[str] = []

@@ -205,7 +205,7 @@ def test_create_whose_answer_is_lost_happens_once(stage: Stage, tab: Tab, relay:
 
 def test_create_waits_for_the_database(stage: Stage, tab: Tab, relay: Relay, tmp_path: Path) -> None:
     """After a 503 the page waits as long as Retry-After says, and tries again."""
-    with closed_port() as nobody, service(tmp_path, f"postgresql://127.0.0.1:{nobody}/x", stage.home) as away:
+    with closed_port() as port, service(tmp_path, f"postgresql://127.0.0.1:{port}/x", stage.home) as away:
         relay.faults["POST"] = [Fault(port=away.port), Fault(port=away.port)]
         tab.page.evaluate("skipWaits()")
         task = tab.run("() => tasks.create({ title: 'Water the plants' })")
@@ -440,7 +440,7 @@ LINKS = {
 
 
 def test_link_is_read_by_its_relation(compiled: str, project: Path) -> None:
-    """Whatever else a proxy has put into the header."""
+    """A proxy may add other links to the header."""
     read = f"{json.dumps(list(LINKS))}.map((link) => nextQuery(link) ?? null)"
     (project / "link.mjs").write_text(f"{compiled}\nconsole.log(JSON.stringify({read}));")
 
