@@ -233,7 +233,7 @@ def dispose(app: Flask) -> None:
 def _make(url: str, **settings: str) -> Flask:
     app = create_app({"DATABASE_URL": url, "JWT_SECRET": SECRET, **settings})
     app.test_client_class = DescribedClient
-    if url.startswith("sqlite"):
+    if app.config["DATABASE_URL"].startswith("sqlite"):
         with app.app_context():
             for engine in db.engines.values():  # as with fsync on PostgreSQL
                 event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous = OFF"))
