@@ -38,17 +38,6 @@ def test_it_works(ana: Person, form: Callable[[str], str]) -> None:
     assert response.headers["ETag"] == f'"{task["updated_at"]}"'
 
 
-def test_head_answers_as_get_without_the_body(ana: Person) -> None:
-    """A client can ask for the ETag alone."""
-    path = f"/api/tasks/{ana.make()['id']}"
-
-    head, get = ana.call("HEAD", path), ana.call("GET", path)
-
-    assert (head.status_code, head.data) == (200, b"")
-    for name in ("ETag", "Content-Type", "Content-Length"):
-        assert head.headers[name] == get.headers[name]
-
-
 def test_unknown_or_malformed_id_answers_404(ana: Person) -> None:
     """A malformed id is just one that does not exist."""
     ana.make()

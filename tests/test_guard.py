@@ -18,7 +18,8 @@ NOT_FOUND = {"error": "There is nothing here.", "code": "NOT_FOUND"}
 PAGE_FILES = "/api/docs/ui/<any('swagger-ui.css', 'swagger-ui-bundle.js'):name>"
 # The rules under /api/ that need no token. To make another one public, its author has to say so here, too.
 PUBLIC = {"/api/openapi.json", "/api/docs", PAGE_FILES}
-UNKNOWN = ["/api/", "/api/nothing", "/api/tasksx", "/api//tasks", "/api/tasks//", "/api/tasks/x/y", "/api/tasks/%FF"]
+UNKNOWN = ["/api/", "/api/nothing", "/api/tasksx", "/api//tasks", "/api/tasks//", "/api/tasks/x/y", "/api/tasks/%FF",
+           "/api/tasks/x/", "/api/tasks/%2e%2e/users"]
 NOT_PUBLIC = ["/api/docsx", "/api/Docs", "/api/openapi.jsonx", "/api/openapi", "/api/x/docs", "/api//docs"]
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "TRACE", "CONNECT", "PROPFIND", "BREW-COFFEE"]
 
@@ -154,16 +155,6 @@ def test_unknown_path_under_api_needs_a_token(client: FlaskClient, ana: Person, 
     assert (answer.status_code, answer.json) == (404, NOT_FOUND)
 
 
-@pytest.mark.parametrize("path", ["/api/tasks", "/api/tasks/", "/api/tasks/x", "/api/notes"])
-def test_wrong_method_needs_a_token(client: FlaskClient, path: str) -> None:
-    """A 405 would tell which methods there are."""
-    answers = {method: client.open(path, method=method) for method in METHODS}
-
-    assert {method: (401, None) for method in METHODS} == {
-        method: (answer.status_code, answer.headers.get("Allow")) for method, answer in answers.items()
-    }
-
-
 def test_public_routes_need_no_token(app: Flask, client: FlaskClient) -> None:
     """They are the description, its page, health and metrics; their answers are not private."""
     requests = [*requests_to(app, True)]
@@ -173,14 +164,6 @@ def test_public_routes_need_no_token(app: Flask, client: FlaskClient) -> None:
             return answer.status_code, "private" in answer.headers.get("Cache-Control", "")
 
     assert {request: (200, False) for request in requests} == {request: ask(*request) for request in requests}
-
-
-@pytest.mark.parametrize("path", ["/api/docs/x", "/api/docs/ui/x", "/api/docs/../tasks", "/api/openapi.json/x", "/api"])
-def test_unknown_path_below_a_public_one_answers_404(client: FlaskClient, path: str) -> None:
-    """It needs no token, and shows nothing that does."""
-    answer = client.get(path)
-
-    assert (answer.status_code, answer.json) == (404, NOT_FOUND)
 
 
 @pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer nonsense"}], ids=["no token", "a bad token"])

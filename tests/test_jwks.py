@@ -119,8 +119,8 @@ def test_bad_answer_is_survived(
     ("answer", "reason"),
     [
         (key_set(), "no usable key"),
-        (http(b"{}", "404 Not Found"), "HTTPError: 'HTTP Error 404: Not Found'"),
-        (http(b"", "302 Found", "Location: /elsewhere"), "HTTPError: 'HTTP Error 302: Found'"),
+        (http(b"{}", "404 Not Found"), "HTTPError: 'HTTP Error 404"),
+        (http(b"", "302 Found", "Location: /elsewhere"), "HTTPError: 'HTTP Error 302"),
         (http(GOOD_SET + b" " * KIB_64), "ValueError: 'too long or too slow'"),
         (http(b"{}"), "KeyError: \"'keys'\""),
     ],
@@ -132,9 +132,8 @@ def test_outage_is_logged_with_its_reason(
     server.answer = answer
 
     assert ask(app, TOKEN).json == NO_KEYS
-    assert [record.getMessage() for record in caplog.records if record.name == "taskapi.auth.keys"] == [
-        f"no keys from {server.url}: {reason}"
-    ]
+    [line] = [record.getMessage() for record in caplog.records if record.name == "taskapi.auth.keys"]
+    assert line.startswith(f"no keys from {server.url}: {reason}")
 
 
 def test_answer_is_not_logged(app: Flask, server: KeyServer, caplog: pytest.LogCaptureFixture) -> None:

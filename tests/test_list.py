@@ -26,26 +26,6 @@ def test_new_user_has_an_empty_list(ana: Person) -> None:
     assert (response.status_code, response.data) == (200, b"[]")
 
 
-def test_trailing_slash_is_the_same_path(ana: Person) -> None:
-    """It answers without a redirect."""
-    task = ana.make()
-
-    response = ana.call("GET", "/api/tasks/")
-
-    assert (response.status_code, response.json) == (200, [task])
-
-
-def test_head_answers_as_get_without_the_body(ana: Person) -> None:
-    """A client can ask whether more follows without fetching a page."""
-    ana.make(), ana.make()
-
-    head, get = ana.call("HEAD", "/api/tasks?limit=1"), ana.call("GET", "/api/tasks?limit=1")
-
-    assert (head.status_code, head.data) == (200, b"")
-    assert head.headers["Link"] == get.headers["Link"]
-    assert head.headers["Content-Length"] == get.headers["Content-Length"]
-
-
 @pytest.mark.parametrize(("query", "titles"), [("true", ["Done"]), ("false", ["Open"])])
 def test_is_completed_filters(ana: Person, query: str, titles: list[str]) -> None:
     """It leaves done tasks, or open ones."""

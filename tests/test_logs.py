@@ -242,10 +242,9 @@ def test_fault_is_in_its_requests_line(
     [line] = lines(capsys)
     assert (line["level"], line["request_id"], line["message"]) == ("ERROR", "my-request", "GET /broken 500")
     assert line["error"] == "RuntimeError"
-    assert re.sub(r'File "[^"]+", line \d+', "File", line["traceback"]).splitlines()[:3] == [
+    assert re.sub(r'File "[^"]+", line \d+', "File", line["traceback"]).splitlines()[:2] == [
         "  File, in broken",
         '    return {"a": ""}["sought-after"]',
-        "           ~~~~~~~~~^^^^^^^^^^^^^^^^",
     ]
     assert [text for text in line["traceback"].splitlines() if not text.startswith(" ")] == ["KeyError", "RuntimeError"]
 

