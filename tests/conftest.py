@@ -204,7 +204,7 @@ def ana(app: Flask) -> Person:
 
 @pytest.fixture
 def ben(app: Flask) -> Person:
-    """He has a token as good as hers, and must see nothing of hers."""
+    """He has a valid token too, and must see none of her tasks."""
     return Person(app, email="ben@example.com")
 
 
@@ -217,7 +217,7 @@ def frozen() -> Iterator[None]:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """What the key set takes for the time."""
+    """The time by which the key set goes."""
     clock = Clock()
     monkeypatch.setattr("taskapi.auth.keys.monotonic", clock)
     return clock

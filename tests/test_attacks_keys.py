@@ -23,7 +23,7 @@ RSA = partial(rsa_key, "rsa")  # made when first needed
 
 @pytest.fixture(autouse=True)
 def frozen() -> Iterator[None]:
-    """Time stands still, but for the clock that the key set goes by."""
+    """Time stands still, except the monotonic clock of the key set."""
     with time_machine.travel(NOW, tick=False):
         yield
 
@@ -169,7 +169,7 @@ def test_right_token_passes_and_its_urls_are_ignored(app: Flask, server: KeyServ
 
 
 def test_right_tokens_pass(app: Flask) -> None:
-    """The controls: what the forgeries are made from is good."""
+    """The tokens from which the forgeries are made are valid."""
     tokens = [ED.token(), EC.token(), RSA().token(), ED.token({"kid": ...}), RSA().token({"typ": "at+jwt"})]
 
     assert [ask(app, token).status_code for token in tokens] == [200] * len(tokens)

@@ -1,4 +1,4 @@
-"""What a request's body must be before its fields count."""
+"""What a request's body must be before its fields are checked."""
 
 import gzip
 import json
@@ -192,7 +192,7 @@ def test_body_cut_short_answers_400(sender: Sender, is_terminated: bool) -> None
 
 
 def test_application_json_is_taken(sender: Sender) -> None:
-    """Its case does not matter, and its charset is UTF-8 anyway."""
+    """The case does not matter, and the charset is UTF-8."""
     body = json.dumps({"title": "Café \U0001f331"}, ensure_ascii=False).encode()
 
     sender.assert_taken(sender.send(body), "Café \U0001f331")
@@ -225,7 +225,7 @@ def test_another_content_type_answers_415(sender: Sender) -> None:
 @SQLITE_ALONE
 @pytest.mark.parametrize("body", [gzip.compress(TASK), TASK], ids=["compressed", "plain"])
 def test_content_encoding_answers_415(sender: Sender, body: bytes) -> None:
-    """The answer says what to leave out, even if the body is not encoded at all."""
+    """The answer says what to leave out, even if the body is not compressed."""
     encodings = ["gzip", "GZIP", "br", "deflate", "zstd", "identity, gzip", "unknown"]
 
     answers = {encoding: sender.send(body, headers={"Content-Encoding": encoding}) for encoding in encodings}

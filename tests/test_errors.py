@@ -1,4 +1,4 @@
-"""Errors: one shape on every path and method, that shows nothing from inside the service."""
+"""Errors: one shape on every path and method, which shows nothing internal."""
 
 from collections.abc import Callable
 from http import HTTPStatus
@@ -49,7 +49,7 @@ def answer_to(make_app: Callable[..., Flask]) -> Callable[[Exception], Any]:
 
 @pytest.mark.parametrize("path", ["/", "/api", "/apix", "/nothing", "/API/tasks", "/healthz/x", "/api;/tasks"])
 def test_unknown_path_answers_404(client: FlaskClient, path: str) -> None:
-    """It is so with every method; outside /api/ no token is needed to learn it."""
+    """Every method gets 404; outside /api/ no token is needed."""
     answers = {method: client.open(path, method=method) for method in METHODS}
 
     assert {method: (404, "application/json", NOT_FOUND) for method in METHODS} == {
@@ -59,7 +59,7 @@ def test_unknown_path_answers_404(client: FlaskClient, path: str) -> None:
 
 @pytest.mark.parametrize("path", ["/api/", "/api/nothing", "/api/tasksx", "/api//tasks", "/api/tasks/x/y"])
 def test_unknown_path_under_api_answers_404(ana: Person, path: str) -> None:
-    """It is so with every method, for a caller with a token; test_guard.py has those without."""
+    """Every method gets 404 with a token; test_guard.py tests callers without one."""
     answers = {method: ana.call(method, path) for method in METHODS}
 
     assert {method: (404, NOT_FOUND) for method in METHODS} == {

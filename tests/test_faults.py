@@ -120,7 +120,7 @@ def test_locked_row_answers_503_and_delays_no_other_request(ana: Person, execute
 
 
 def test_without_poll_the_deadline_holds(ana: Person, locked: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Windows has no select.poll: requests work, and none waits longer than it may."""
+    """Without select.poll, as on Windows, requests work and keep to the deadline."""
     monkeypatch.delattr(select, "poll")
     began = time.monotonic()
 
@@ -136,7 +136,7 @@ def test_without_poll_the_deadline_holds(ana: Person, locked: str, monkeypatch: 
 def test_user_with_many_waiting_requests_delays_no_other_user(
     ana: Person, ben: Person, postgresql_url: str, execute: Execute, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One user's requests hold at most SHARE connections; the others wait for POOL_TIMEOUT, and get a 503."""
+    """One user's requests hold at most SHARE connections; more requests wait for POOL_TIMEOUT, and get a 503."""
     path, limit = f"/api/tasks/{ana.make()['id']}", 1.5
     monkeypatch.setattr("taskapi.database.engine.POOL_TIMEOUT", limit)  # after the app is made: its pool has 2 s
     monkeypatch.setattr("taskapi.database.engine.REQUEST_LIMIT", PATIENCE)
@@ -316,7 +316,7 @@ def test_endless_contention_answers_503(app: Flask, ana: Person, monkeypatch: py
 
 @pytest.mark.own_database
 def test_refused_statement_is_not_tried_again(app: Flask, ana: Person, execute: Execute) -> None:
-    """A server that answers would give the same answer again; only a dead connection is a reason."""
+    """A statement runs again only if the connection is dead."""
     execute("CREATE SEQUENCE tries")
     show(app, "DO $$ BEGIN PERFORM nextval('tries'); RAISE EXCEPTION 'no'; END $$")
 
@@ -325,7 +325,7 @@ def test_refused_statement_is_not_tried_again(app: Flask, ana: Person, execute: 
 
 
 def test_create_outlives_the_deletion_of_its_user(ana: Person, execute: Execute) -> None:
-    """A create that waits for the deletion makes the user's row again, as one that comes after it does."""
+    """A create that waits for the deletion makes the user's row again."""
     ana.make()
     waiting = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 
@@ -343,7 +343,7 @@ def test_create_outlives_the_deletion_of_its_user(ana: Person, execute: Execute)
 
 @pytest.mark.own_database
 def test_broken_rule_of_the_database_is_a_fault(ana: Person, execute: Execute) -> None:
-    """A create goes on only if the owner's row is missing."""
+    """A create writes the owner's row only if that row is missing."""
     ana.make()
     execute("ALTER TABLE tasks ADD CHECK (title <> 'Feed the cat')")
 

@@ -101,7 +101,7 @@ def test_unknown_key_answers_400(ana: Person, method: str) -> None:
 @SQLITE_ALONE
 @METHODS
 def test_key_named_schema_is_unknown(ana: Person, method: str) -> None:
-    """It can't be taken for the name under which details tell of the whole body."""
+    """It is not confused with the key in details for the whole body."""
     response = send(ana, method, {"_schema": 1, "title": None})
 
     assert (response.status_code, response.json) == refusal(title=TITLE, _schema=UNKNOWN)
@@ -109,7 +109,7 @@ def test_key_named_schema_is_unknown(ana: Person, method: str) -> None:
 
 @METHODS
 def test_read_only_keys_are_ignored(ana: Person, method: str) -> None:
-    """What the API gives, it takes back, and the server sets these itself."""
+    """The API takes back what it gives; the server sets these keys itself."""
     sent = {"user_id": None, "created_at": 5, "updated_at": ["x"]} | ({"id": "no id"} if method != "POST" else {})
 
     response = send(ana, method, sent)

@@ -1,4 +1,4 @@
-"""Every path under /api/ needs a token, but for those that are named public: also one of a blueprint added tomorrow."""
+"""Every path under /api/ needs a token, except the public ones; a blueprint added tomorrow is guarded too."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -29,13 +29,13 @@ reports = Blueprint("reports", __name__)
 
 @notes.get("")
 def list_notes() -> Response:
-    """Answer who asks."""
+    """Return the caller's id."""
     return jsonify({"user_id": g.user.id})
 
 
 @notes.post("")
 def create_note() -> tuple[Response, int]:
-    """Answer who asks."""
+    """Return the caller's id."""
     return jsonify({"user_id": g.user.id}), 201
 
 
@@ -49,7 +49,7 @@ class Members(MethodView):
     """A view that says of itself which methods it has."""
 
     def get(self) -> Response:
-        """Answer who asks."""
+        """Return the caller's id."""
         return jsonify({"user_id": g.user.id})
 
     delete = put = get
@@ -63,7 +63,7 @@ def database_url(sqlite_url: str) -> str:
 
 @pytest.fixture
 def app(make_app: Callable[..., Flask]) -> Flask:
-    """The service with blueprints of the test's own, of which it has not heard before."""
+    """The service with blueprints of the test's own."""
     app = make_app(FRONTEND_URL=HOME, METRICS="1")
     app.register_blueprint(notes)
     app.register_blueprint(reports)
@@ -82,7 +82,7 @@ def requests_to(app: Flask, is_public: bool) -> Iterator[tuple[str, str]]:
 
 
 def test_walk_meets_every_kind_of_rule(app: Flask) -> None:
-    """The tests below say nothing of a rule that the walk leaves out."""
+    """The tests below cover only the rules that the walk finds."""
     guarded, public = set(requests_to(app, False)), set(requests_to(app, True))
 
     assert guarded >= {
@@ -123,7 +123,7 @@ def test_every_preflight_passes_without_a_token(app: Flask, client: FlaskClient)
 
 
 def test_every_answer_to_a_token_is_private(app: Flask, ana: Person) -> None:
-    """It is so with every method, and if the view itself says something else."""
+    """This holds for every method, and for a view that sets another Cache-Control."""
     requests = [*requests_to(app, False)]
 
     answers = {(method, path): ana.call(method, path, json={"title": "Water the plants"}) for method, path in requests}

@@ -25,7 +25,7 @@ NOT_AVAILABLE = {"error": "The database is not available. Try again.", "code": "
 
 
 def execute(app: Flask, *statements: str) -> None:
-    """Change the database behind the service's back."""
+    """Change the database directly."""
     with app.app_context(), db.session.begin():
         for statement in statements:
             db.session.execute(text(statement))
@@ -129,7 +129,7 @@ def test_readyz_answers_503_without_server() -> None:
 
 
 def test_readyz_answers_within_3_seconds() -> None:
-    """A server that accepts and never answers: a load balancer that gives up at 3 s gets its answer before."""
+    """A load balancer that gives up at 3 s gets its answer, even if the database server never answers."""
     with silent_server() as port:
         app = create_app({"DATABASE_URL": f"postgresql://127.0.0.1:{port}/taskapi", "JWT_SECRET": SECRET})
         began = time.monotonic()
@@ -159,7 +159,7 @@ def test_readyz_waits_no_longer_for_a_locked_file(sqlite_url: str, monkeypatch: 
 
 
 def test_readyz_answers_503_for_a_database_that_is_gone(postgresql: Callable[[str], str]) -> None:
-    """A server that knows no such database is not available either."""
+    """A missing database is not available either."""
     app = create_app({"DATABASE_URL": postgresql("does_not_exist"), "JWT_SECRET": SECRET})
 
     assert ready(app) == (503, NOT_AVAILABLE)

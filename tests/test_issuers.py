@@ -184,7 +184,7 @@ def test_keycloak(is_verified: bool, email: str | None) -> None:
     ],
 )
 def test_same_person_is_the_same_user_for_ever(issuer: str, subject: str, expected: str) -> None:
-    """These ids are in people's databases, so that they never change."""
+    """These ids are stored in databases, so they never change."""
     assert ask(me_app(), forge(claims={"iss": issuer, "sub": subject})).json == {"id": expected, "email": None}
 
 

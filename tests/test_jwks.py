@@ -76,7 +76,7 @@ ANSWERS: dict[str, Answer] = {
 
 @pytest.fixture
 def server(clock: Clock) -> Iterator[KeyServer]:
-    """The issuer's endpoint, in good order at first."""
+    """The issuer's endpoint, which works at first."""
     with KeyServer(GOOD.jwk()) as server:
         yield server
 
@@ -88,7 +88,7 @@ def app(server: KeyServer) -> Flask:
 
 
 def _warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """Return how each WARNING begins that tells of an outage."""
+    """Return the beginning of each WARNING about an outage."""
     messages = [record.getMessage() for record in caplog.records if record.name == "taskapi.auth.keys"]
     return [message[:13] for message in messages if not message.startswith("skipped a key of ")]
 
@@ -244,7 +244,7 @@ def test_https_is_not_given_up_for_http(server: KeyServer) -> None:
 
 
 def test_query_of_the_url_is_sent(server: KeyServer) -> None:
-    """The whole address is asked for, but for its fragment."""
+    """The URL's path and query are sent, without its fragment."""
     app = me_app(JWT_JWKS_URL=f"{server.origin}/a/b%20c?d=e&f=%2F#g", JWT_ISSUER=ISSUER)
     bare = me_app(JWT_JWKS_URL=server.origin, JWT_ISSUER=ISSUER)
 

@@ -155,7 +155,7 @@ def test_fit_key_is_used(server: KeyServer) -> None:
 
 
 def test_token_without_key_id_needs_one_key_that_fits(app: Flask, server: KeyServer, clock: Clock) -> None:
-    """It is verified where no other key of its algorithm could be meant."""
+    """It is verified if only one key fits its algorithm."""
     first, second = ed25519("a"), ed25519("b")
     tokens = [pair.token({"kid": ...}, ALWAYS) for pair in (first, second)]
     for jwks, expected in (

@@ -28,7 +28,7 @@ def test_new_user_has_an_empty_list(ana: Person) -> None:
 
 @pytest.mark.parametrize(("query", "titles"), [("true", ["Done"]), ("false", ["Open"])])
 def test_is_completed_filters(ana: Person, query: str, titles: list[str]) -> None:
-    """It leaves done tasks, or open ones."""
+    """The list has completed tasks, or open ones."""
     ana.make(title="Open"), ana.make(title="Done", is_completed=True)
 
     assert titles == ana.titles(f"?is_completed={query}")
@@ -99,7 +99,7 @@ def test_ties_go_by_id_in_the_same_direction(ana: Person, sort: str, reverse: bo
 
 @pytest.mark.parametrize("sort", ["title", "-created_at"])
 def test_default_limit_is_50(ana: Person, sort: str) -> None:
-    """It is so with every order."""
+    """The default is the same for every order."""
     for _ in range(51):
         ana.make()
 

@@ -125,7 +125,7 @@ def test_new_migration_is_given_the_next_number(app: Flask, tmp_path: Path) -> N
 @pytest.mark.own_database
 @pytest.mark.slow
 def test_migration_is_written_as_it_should_be(tmp_path: Path, database_url: str) -> None:
-    """What flask db migrate writes of changed models passes flake8 and runs, up and down, as it stands."""
+    """A migration that flask db migrate writes passes flake8, and runs up and down."""
     folder = tmp_path / "project"
     shutil.copytree(PROJECT / "taskapi", folder / "taskapi")
     shutil.copy(PROJECT / "wsgi.py", folder)
@@ -196,7 +196,7 @@ def task_of(user_id: str, **values: Any) -> Task:
 
 
 def test_models_and_migrations_agree(app: Flask) -> None:
-    """A model that has changed without a migration would be found here."""
+    """Each change of a model has a migration."""
     with app.app_context():
         result = app.test_cli_runner().invoke(args=["db", "check"])
 
@@ -219,7 +219,7 @@ def test_migrations_go_down_and_up_again(app: Flask) -> None:
 
 @pytest.mark.own_database
 def test_filled_database_goes_down_and_up_again(app: Flask, ana: Person, ben: Person) -> None:
-    """Rows stop no migration, and the service works afterwards."""
+    """Migrations work with rows, and the service works afterwards."""
     ana.make()
     ben.make()
 
@@ -314,7 +314,7 @@ def test_keys_and_indexes_are_in_the_database(app: Flask) -> None:
 
 
 def test_broken_rules_are_refused_by_the_database(app: Flask) -> None:
-    """No task without a user, no key twice, no address twice; no address at all is no address twice."""
+    """A task needs a user; keys and emails are unique; several users may have no email."""
     ana, ben = str(uuid4()), str(uuid4())
     task = str(uuid4())
     save(app, User(id=ana, email="ana@example.com"), User(id=ben), User(id=str(uuid4())), task_of(ana, id=task))

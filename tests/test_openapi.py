@@ -1,4 +1,4 @@
-"""The API's description: it says what the code does, all of it, and nothing else."""
+"""The API's description says all that the code does, and nothing else."""
 
 import json
 import re
@@ -283,14 +283,14 @@ def test_new_task_takes_a_received_one(document: Any, ana: Person) -> None:
 
 
 def test_no_key_has_a_default(document: Any) -> None:
-    """Generators would take it for a key that has to be sent."""
+    """Generators would require a key that has a default."""
     objects = [one for one in document["components"]["schemas"].values() if "properties" in one]
 
     assert [key for one in objects for key in one["properties"].values() if "default" in key] == []
 
 
 def test_limits_come_from_the_code(document: Any) -> None:
-    """Each number that a client has to keep to is the one that is kept."""
+    """Each limit in the description is the code's."""
     new_task = document["components"]["schemas"]["NewTask"]["properties"]
     parameters = {one["name"]: one["schema"] for one in operations(document)["/api/tasks", "get"]["parameters"]}
 

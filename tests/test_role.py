@@ -225,7 +225,7 @@ def test_owner_owns_every_table(url_as: Callable[[str], str]) -> None:
 
 
 def test_owner_migrates(app: Flask, make_role_app: Callable[[str], Flask], postgresql_url: str) -> None:
-    """All the way down and up again; what that has made is the service's to use once role.sql has been run again."""
+    """The owner migrates down and up; then role.sql grants the new tables to the service."""
     with make_role_app("taskapi_owner").app_context():
         downgrade(revision="base")
         upgrade()

@@ -250,7 +250,7 @@ def test_empty_value_counts_as_not_given() -> None:
 
 
 def test_defaults_outside_debug_mode() -> None:
-    """No origin is let in that was not named."""
+    """No origin is allowed by default."""
     config = load(GOOD)
 
     assert (config["JWT_LEEWAY"], config["LOG_LEVEL"], config["DEBUG"]) == (30, "INFO", False)
@@ -304,7 +304,7 @@ def test_metrics(value: str, on: bool) -> None:
 
 @pytest.mark.parametrize("on", ["1", "true", "True", "yes", "on"])
 def test_development_secret_is_for_debug_mode(on: str) -> None:
-    """The secret that everyone knows is good for trying things."""
+    """Debug mode accepts the development secret."""
     config = load(GOOD | {"JWT_SECRET": DEVELOPMENT_SECRET, "FLASK_DEBUG": on})
 
     assert (config["DEBUG"], config["JWT_SECRET"]) == (True, DEVELOPMENT_SECRET)

@@ -75,7 +75,7 @@ def test_few_connections_are_kept_busy(app: Flask) -> None:
 
 @POSTGRESQL_ALONE
 def test_ids_are_text(app: Flask) -> None:
-    """No UUID object is made for each, only to make text of it again."""
+    """Ids are not converted to UUID objects and back."""
     with app.test_request_context():
         [row] = run(text("SELECT gen_random_uuid() AS id")).rows
 
@@ -140,7 +140,7 @@ def test_second_page_is_one_statement(ana: Person, statements: list[str]) -> Non
 def test_unusual_request_is_two_statements(
     ana: Person, statements: list[str], method: str, path: str, options: dict[str, Any], expected: list[str]
 ) -> None:
-    """The second one tells what was unusual; it runs in autocommit, too."""
+    """The second one finds the reason; it runs in autocommit, too."""
     task = ana.make()
     if "id" in options.get("json", {}):
         options = {"json": options["json"] | {"id": task["id"]}}

@@ -17,7 +17,7 @@ def emails(app: Flask, *people: Person) -> list[str | None]:
 
 
 def test_first_task_makes_the_row(ana: Person) -> None:
-    """A list makes none; the task does, with the email that the token shows."""
+    """A list does not make the row; a task does, with the token's email."""
     ana.call("GET")
     assert [] == emails(ana.app)
 
@@ -69,7 +69,7 @@ def test_verified_email_counts(app: Flask, verified: object) -> None:
 
 
 def test_unverified_email_is_taken_from_no_user(ana: Person) -> None:
-    """Otherwise an account with a made-up email could take it."""
+    """An account with an unverified email can't take it."""
     ana.make()
     stranger = Person(ana.app, email="ana@example.com", email_verified=False)
 
