@@ -97,14 +97,14 @@ def test_ties_go_by_id_in_the_same_direction(ana: Person, sort: str, reverse: bo
     assert sorted(ids, reverse=reverse) == listed
 
 
-@pytest.mark.parametrize("sort", ["title", "-created_at"])
-def test_default_limit_is_50(ana: Person, sort: str) -> None:
+def test_default_limit_is_50(ana: Person) -> None:
     """The default is the same for every order."""
     for _ in range(51):
         ana.make()
 
-    assert 50 == len(ana.titles(f"?sort={sort}"))
-    assert 51 == len(ana.titles(f"?sort={sort}&limit=100"))
+    for sort in ("title", "-created_at"):
+        assert len(ana.titles(f"?sort={sort}")) == 50
+        assert len(ana.titles(f"?sort={sort}&limit=100")) == 51
 
 
 MESSAGES = {

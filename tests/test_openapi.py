@@ -170,24 +170,23 @@ def test_examples_of_errors_are_what_the_service_says(document: Any, app: Flask,
         assert response.json in [one["value"] for one in described]
 
 
-@pytest.mark.parametrize(
-    ("path", "method", "statuses"),
-    [
-        ("/api/tasks", "get", {"200", "400"} | ALWAYS),
-        ("/api/tasks", "post", {"200", "201", "400", "413", "415"} | ALWAYS),
-        ("/api/tasks/{id}", "get", {"200", "304", "404"} | ALWAYS),
-        ("/api/tasks/{id}", "put", {"200", "400", "404", "412", "413", "415"} | ALWAYS),
-        ("/api/tasks/{id}", "patch", {"200", "400", "404", "412", "413", "415"} | ALWAYS),
-        ("/api/tasks/{id}", "delete", {"200", "404", "412"} | ALWAYS),
-        ("/healthz", "get", {"200", "4XX"}),
-        ("/readyz", "get", {"200", "4XX", "503"}),
-        ("/api/openapi.json", "get", {"200", "4XX"}),
-        ("/api/docs", "get", {"200", "4XX"}),
-    ],
-)
-def test_statuses(document: Any, path: str, method: str, statuses: set[str]) -> None:
+STATUSES = {
+    ("/api/tasks", "get"): {"200", "400"} | ALWAYS,
+    ("/api/tasks", "post"): {"200", "201", "400", "413", "415"} | ALWAYS,
+    ("/api/tasks/{id}", "get"): {"200", "304", "404"} | ALWAYS,
+    ("/api/tasks/{id}", "put"): {"200", "400", "404", "412", "413", "415"} | ALWAYS,
+    ("/api/tasks/{id}", "patch"): {"200", "400", "404", "412", "413", "415"} | ALWAYS,
+    ("/api/tasks/{id}", "delete"): {"200", "404", "412"} | ALWAYS,
+    ("/healthz", "get"): {"200", "4XX"},
+    ("/readyz", "get"): {"200", "4XX", "503"},
+    ("/api/openapi.json", "get"): {"200", "4XX"},
+    ("/api/docs", "get"): {"200", "4XX"},
+}
+
+
+def test_statuses(document: Any) -> None:
     """Each status that can occur is there, and no other."""
-    assert set(operations(document)[path, method]["responses"]) == statuses
+    assert {place: set(operation["responses"]) for place, operation in operations(document).items()} == STATUSES
 
 
 def test_codes(document: Any) -> None:
@@ -248,29 +247,28 @@ def test_task(document: Any, ana: Person) -> None:
     assert list(task["properties"]) == task["required"] == list(ana.make())
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        {"is_completed": True},
-        {"title": "Call Ben"},
-        {"description": None},
-        {"title": "Call Ben", "id": 1, "user_id": None, "created_at": "", "updated_at": []},
-        {},
-        {"id": 1},
-        {"user_id": None, "created_at": "", "updated_at": []},
-        {"description": "x", "done": True},
-        {"title": None},
-        {"is_completed": "yes"},
-    ],
-    ids=str,
-)
-def test_changes_are_described_as_they_are_taken(document: Any, ana: Person, body: Any) -> None:
+CHANGES: list[dict[str, Any]] = [
+    {"is_completed": True},
+    {"title": "Call Ben"},
+    {"description": None},
+    {"title": "Call Ben", "id": 1, "user_id": None, "created_at": "", "updated_at": []},
+    {},
+    {"id": 1},
+    {"user_id": None, "created_at": "", "updated_at": []},
+    {"description": "x", "done": True},
+    {"title": None},
+    {"is_completed": "yes"},
+]
+
+
+def test_changes_are_described_as_they_are_taken(document: Any, ana: Person) -> None:
     """A body is right by the description if the service takes it: read-only keys alone change nothing."""
-    is_right = validator(document, document["components"]["schemas"]["TaskChanges"]).is_valid(body)
+    changes = validator(document, document["components"]["schemas"]["TaskChanges"])
+    path = f"/api/tasks/{ana.make()['id']}"
+    for body in CHANGES:
+        response = ana.call("PATCH", path, json=body)
 
-    response = ana.call("PATCH", f"/api/tasks/{ana.make()['id']}", json=body)
-
-    assert response.status_code == (200 if is_right else 400)
+        assert response.status_code == (200 if changes.is_valid(body) else 400), body
 
 
 def test_new_task_takes_a_received_one(document: Any, ana: Person) -> None:

@@ -46,7 +46,7 @@ def change(app: Flask, owner: str, added: list[dict[str, Any]], removed: list[di
 
 
 @pytest.mark.parametrize("sort", ["created_at", "-created_at", "updated_at", "-updated_at", "title", "-title"])
-@settings(max_examples=20, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(tasks=TASKS, limit=st.integers(1, 4), query=st.sampled_from(sorted(FILTERS)), draw=st.data())
 def test_walking_all_pages_is_sorting(
     app: Flask, sort: str, tasks: list[dict[str, Any]], limit: int, query: str, draw: st.DataObject

@@ -93,6 +93,7 @@ def test_bad_text_answers_400(ana: Person, method: str, field: str, bad: dict[st
     assert_refused(ana, method, field, messages)
 
 
+@SQLITE_ALONE
 @pytest.mark.parametrize(("field", "allowed"), [("title", []), ("description", ["\t", "\n", "\r"])])
 @METHODS
 def test_control_characters(ana: Person, method: str, field: str, allowed: list[str]) -> None:
