@@ -1,10 +1,13 @@
-"""The cast and the stage: real databases, an app on a fresh one for each test, and people who call it."""
+"""The cast and the stage: real databases, an app on each of them, and people who call it."""
 
+import logging
 import os
 import re
 import shutil
+import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from uuid import uuid4
 
@@ -14,8 +17,9 @@ import time_machine
 from flask import Flask
 from flask.testing import FlaskClient
 from flask_migrate import upgrade
+from sqlalchemy import event
 
-from taskapi import create_app
+from taskapi import create_app, logs
 from taskapi.database.models import db
 from tests.described import DescribedClient
 from tests.keyserver import Clock
@@ -29,13 +33,25 @@ SETTINGS = (
 # What libpq, urllib, gunicorn and prometheus_client read besides.
 OTHERS = re.compile("PG[A-Z]+|(?:HTTPS?|ALL|NO)_PROXY|WEB_CONCURRENCY|GUNICORN_CMD_ARGS|PROMETHEUS_MULTIPROC_DIR", re.I)
 
+DELETE_ALL = "DELETE FROM users"  # and, by the foreign key, all that they own
 
-@pytest.fixture(autouse=True)
-def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A test begins without the settings of the developer's shell."""
+
+@pytest.fixture(autouse=True, scope="session")
+def no_settings() -> None:
+    """Tests run without the settings of the developer's shell."""
     for name in [*os.environ]:
         if name in SETTINGS or OTHERS.fullmatch(name):
-            monkeypatch.delenv(name)
+            del os.environ[name]
+
+
+@pytest.fixture(autouse=True)
+def same_log() -> Iterator[None]:
+    """A test begins with INFO as the level, and without the handlers of other tests' apps."""
+    yield
+    root = logging.getLogger()
+    root.handlers = [handler for handler in root.handlers if handler.name != logs.__name__]
+    for logger in (root, logging.getLogger("taskapi")):
+        logger.setLevel("INFO")
 
 
 @pytest.fixture(scope="session")
@@ -76,15 +92,37 @@ def sqlite_file(folder: Path) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def shared_postgresql(postgresql: Callable[[str], str]) -> Iterator[tuple[str, Callable[[str], object]]]:
+    """The URL of a PostgreSQL database with the current schema, and a function that executes SQL there."""
+    url = postgresql("shared")
+    with closing(psycopg2.connect(url)) as connection:
+        connection.autocommit = True
+        cursor = connection.cursor()
+        cursor.execute("SET lock_timeout = '10s'")
+        yield url, cursor.execute
+
+
+@pytest.fixture(scope="session")
+def shared_sqlite(folder: Path, sqlite_file: Path) -> Iterator[tuple[str, Callable[[str], object]]]:
+    """The URL of a SQLite database with the current schema, and a function that executes SQL there."""
+    path = shutil.copy(sqlite_file, folder / "shared.sqlite3")
+    with closing(sqlite3.connect(path, timeout=10, isolation_level=None)) as connection:
+        connection.execute("PRAGMA foreign_keys = ON")
+        yield f"sqlite:///{path}", connection.execute
+
+
 @pytest.fixture
 def postgresql_url(postgresql: Callable[[str], str], request: pytest.FixtureRequest) -> Iterator[str]:
-    """An empty PostgreSQL database with the current schema: emptied afterwards, as making one takes longer than a test.
+    """An empty PostgreSQL database with the current schema.
 
-    A test that changes more than rows is marked own_database, and gets one that is dropped.
+    It is emptied afterwards, as making one takes longer than a test. A test that changes more than rows is marked
+    own_database, and gets one that is dropped.
     """
     if request.node.get_closest_marker("own_database") is None:
-        yield postgresql("shared")
-        _execute(postgresql("shared"), "SET lock_timeout = '10s'", "TRUNCATE users CASCADE")
+        url, execute = request.getfixturevalue("shared_postgresql")
+        yield url
+        execute(DELETE_ALL)
         return
     name = f"t{uuid4().hex}"
     _execute(postgresql("postgres"), f"CREATE DATABASE {name} TEMPLATE template")
@@ -93,13 +131,20 @@ def postgresql_url(postgresql: Callable[[str], str], request: pytest.FixtureRequ
 
 
 @pytest.fixture
-def sqlite_url(sqlite_file: Path, tmp_path: Path) -> str:
-    """An empty SQLite database with the current schema."""
-    return f"sqlite:///{shutil.copy(sqlite_file, tmp_path / 'taskapi.sqlite3')}"
+def sqlite_url(sqlite_file: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[str]:
+    """An empty SQLite database with the current schema, shared or of the test's own as on PostgreSQL."""
+    if request.node.get_closest_marker("own_database") is None:
+        url, execute = request.getfixturevalue("shared_sqlite")
+        yield url
+        execute(DELETE_ALL)
+    else:
+        yield f"sqlite:///{shutil.copy(sqlite_file, tmp_path / 'taskapi.sqlite3')}"
 
 
-# For tests of what SQLite has not: a server, with connections and cursors.
+# For tests of what SQLite does not have: a server, with connections and cursors.
 POSTGRESQL_ALONE = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+# For tests of what is answered before any statement, or in the same way on each database.
+SQLITE_ALONE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -111,24 +156,38 @@ def database_url(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def make_app(database_url: str) -> Iterator[Callable[..., Flask]]:
-    """Make apps with settings of the test's own, on one fresh database."""
+    """Make apps that the test may change, with settings of its own, on one empty database."""
     apps = []
 
     def make(**settings: str) -> Flask:
-        app = create_app({"DATABASE_URL": database_url, "JWT_SECRET": SECRET, **settings})
-        app.test_client_class = DescribedClient
-        apps.append(app)
-        return app
+        apps.append(_make(database_url, **settings))
+        return apps[-1]
 
     yield make
     for app in apps:
         dispose(app)
 
 
+@pytest.fixture(scope="session")
+def apps() -> Iterator[dict[str, Flask]]:
+    """The app on each shared database."""
+    apps: dict[str, Flask] = {}
+    yield apps
+    for app in apps.values():
+        dispose(app)
+
+
 @pytest.fixture
-def app(make_app: Callable[..., Flask]) -> Flask:
-    """The service on a fresh database."""
-    return make_app()
+def app(
+    request: pytest.FixtureRequest, make_app: Callable[..., Flask], apps: dict[str, Flask], database_url: str
+) -> Flask:
+    """The service on an empty database. Tests share it: one that changes the app itself calls make_app."""
+    if request.node.get_closest_marker("own_database"):
+        return make_app()
+    if database_url not in apps:
+        apps[database_url] = _make(database_url)
+        apps[database_url].test_client().get("/healthz")  # from now on Flask refuses new routes
+    return apps[database_url]
 
 
 @pytest.fixture
@@ -145,7 +204,7 @@ def ana(app: Flask) -> Person:
 
 @pytest.fixture
 def ben(app: Flask) -> Person:
-    """He has a token as good as hers, and must see nothing of hers."""
+    """He has a valid token too, and must see none of her tasks."""
     return Person(app, email="ben@example.com")
 
 
@@ -158,7 +217,7 @@ def frozen() -> Iterator[None]:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """What the key set takes for the time."""
+    """The time by which the key set goes."""
     clock = Clock()
     monkeypatch.setattr("taskapi.auth.keys.monotonic", clock)
     return clock
@@ -169,6 +228,16 @@ def dispose(app: Flask) -> None:
     with app.app_context():
         for engine in db.engines.values():
             engine.dispose()
+
+
+def _make(url: str, **settings: str) -> Flask:
+    app = create_app({"DATABASE_URL": url, "JWT_SECRET": SECRET, **settings})
+    app.test_client_class = DescribedClient
+    if app.config["DATABASE_URL"].startswith("sqlite"):
+        with app.app_context():
+            for engine in db.engines.values():  # as with fsync on PostgreSQL
+                event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous = OFF"))
+    return app
 
 
 def _migrate(url: str) -> None:

@@ -1,4 +1,4 @@
-"""Holds an answer against the API's own description."""
+"""Check each answer against the API's own description."""
 
 import json
 import re
@@ -27,7 +27,7 @@ ERROR = {
 
 
 class DescribedClient(FlaskClient):
-    """A test client whose every answer is as the description says."""
+    """A test client that checks each answer against the description."""
 
     def open(self, *args: Any, **kwargs: Any) -> Any:
         """Send a request as Flask's own client does; raise AssertionError for an answer that is not described."""

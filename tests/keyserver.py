@@ -29,13 +29,13 @@ def key_set(*jwks: Any) -> bytes:
 
 
 def hang(server: "KeyServer", connection: socket.socket) -> None:
-    """Say nothing until the test lets go; then give the late answer."""
+    """Wait until the test lets go; then give the late answer."""
     server.let_go.wait()
     connection.sendall(server.late_answer)
 
 
 def silent(server: "KeyServer", connection: socket.socket) -> None:
-    """Say nothing, and note when the other side hangs up."""
+    """Send nothing, and note when the client hangs up."""
     connection.settimeout(0.02)
     while not server.let_go.is_set():
         with suppress(TimeoutError):
@@ -44,7 +44,7 @@ def silent(server: "KeyServer", connection: socket.socket) -> None:
 
 
 def drip(server: "KeyServer", connection: socket.socket) -> None:
-    """Begin an answer, and send a space every now and then until the other side hangs up."""
+    """Begin an answer, and send a space every 0.05 s until the client hangs up."""
     connection.sendall(server.drip_start)
     try:
         while not server.let_go.wait(0.05):
@@ -54,7 +54,7 @@ def drip(server: "KeyServer", connection: socket.socket) -> None:
 
 
 def flood(server: "KeyServer", connection: socket.socket) -> None:
-    """Send far more than a key set, and note when the other side has had enough."""
+    """Send far more than a key set, and note when the client hangs up."""
     try:
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 99999999\r\n\r\n" + b" " * 99_999_999)
     except OSError:
@@ -84,7 +84,7 @@ class _Handler(StreamRequestHandler):
 
 
 class KeyServer(ThreadingTCPServer):
-    """Gives one answer until told another, over TLS if told so, and notes the paths and heads of what it was asked."""
+    """Gives one answer to each request, over TLS if it has a context, and notes the paths and heads of the requests."""
 
     request_queue_size = 64
 
@@ -100,7 +100,7 @@ class KeyServer(ThreadingTCPServer):
         self.was_asked, self.let_go, self.left = Event(), Event(), Event()
         self.origin = f"http{'s' if tls else ''}://127.0.0.1:{self.server_address[1]}"
         self.url = f"{self.origin}/keys"
-        self._thread = Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01})
+        self._thread = Thread(target=self.serve_forever, kwargs={"poll_interval": 0.002})
 
     def publish(self, *jwks: Any) -> None:
         """Show these keys from now on."""

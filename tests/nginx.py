@@ -129,13 +129,17 @@ def nginx(folder: Path, first: int, second: int) -> Iterator[Nginx]:
         yield Nginx(port, folder / "fullchain.pem")
 
 
-# A proxy that was not made for the service. It compresses, which makes tags weak, or takes the ETag away. It adds a
-# Link. It has the service below a path that the service does not know of.
-FOREIGN = """
+# What stands before the http block. Only root may name another user.
+MAIN = """
 %(user)s
 pid %(folder)s/nginx.pid;
 error_log %(folder)s/error.log;
 events {}
+"""
+
+# A proxy that was not made for the service. It compresses, which makes tags weak, or takes the ETag away. It adds a
+# Link. It has the service below a path that the service does not know of.
+FOREIGN = MAIN + """
 http {
     access_log off;
     %(temporary)s

@@ -56,7 +56,7 @@ class Person:
 
 @contextmanager
 def listening(app: Flask, note: Callable[..., None]) -> Iterator[None]:
-    """Have note called with connection, cursor, statement and parameters of each statement that the app runs."""
+    """Call note with connection, cursor, statement and parameters of each statement that the app runs."""
     with app.app_context():
         engines = list(db.engines.values())
     for engine in engines:

@@ -27,7 +27,7 @@ def before_call(context: HookContext, case: Case[Any], kwargs: dict[str, Any]) -
     """Send a real cursor or ETag for a made-up one, and for a text that is too long one that stays so."""
     broken = {name for name, _ in negated_parameters(case.meta)}
     if case.query.get("cursor") is not None and "cursor" not in broken:
-        del case.query["cursor"]  # else it alone would have the query refused, whatever the rest
+        del case.query["cursor"]  # it alone would get the query refused
         if case.meta and case.meta.phase.name != TestPhase.COVERAGE and not broken and case.path in pages:
             case.query = dict(pages[case.path])
     etag = etags.get(str(case.path_parameters.get("id")).lower())

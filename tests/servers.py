@@ -129,14 +129,14 @@ def _port(process: subprocess.Popen[bytes], *streams: Path) -> int:
 
 @contextmanager
 def silent_server() -> Iterator[int]:
-    """Yield a port of a server that accepts connections and never says a word."""
+    """Yield a port of a server that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield listener.getsockname()[1]
 
 
 @contextmanager
 def closed_port() -> Iterator[int]:
-    """Yield a port where no server listens, nor will meanwhile."""
+    """Yield a port where no server listens."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         yield bound.getsockname()[1]
@@ -196,7 +196,7 @@ class _Relay(BaseRequestHandler):
 
 
 class Proxy(ThreadingTCPServer):
-    """Stands between psycopg2 and PostgreSQL: where a statement comes by, it hangs up, so many times.
+    """Stands between psycopg2 and PostgreSQL, and hangs up on a statement, so many times.
 
     It counts round trips: all that is sent before the next answer is one.
     """

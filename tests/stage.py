@@ -121,7 +121,7 @@ def open_stage(folder: Path, sqlite_file: Path) -> Iterator[Stage]:
 
 
 class User:
-    """Somebody with a token in a page."""
+    """A user with a token, in a page."""
 
     def __init__(self, page: Page | Frame, port: int) -> None:
         self.page, self.api = page, f"http://127.0.0.1:{port}"

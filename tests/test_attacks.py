@@ -38,7 +38,7 @@ def _bent(part: str, bent: str) -> str:
     return _resign(SIGNED.replace(part, bent))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def app() -> Flask:
     """It has a secret, and no database."""
     return me_app()
@@ -143,7 +143,7 @@ SIGNATURES = [
 
 @pytest.mark.parametrize("token", [*SHAPES, *ENCODINGS, *PADDED, *SIGNATURES])
 def test_malformed_or_forged_token_is_invalid(app: Flask, token: str) -> None:
-    """What is not one well-formed token with the right signature is refused; the answer does not tell why."""
+    """A token must be well-formed and have the right signature. The answer does not say why it is refused."""
     assert whole(ask(app, token)) == refusal(INVALID)
 
 
@@ -164,7 +164,7 @@ def test_token_on_several_headers_is_invalid(app: Flask) -> None:
 
 
 def test_database_is_down_meanwhile(app: Flask) -> None:
-    """The app of all these tests has no database: a token's refusal needs none, a good token's request does."""
+    """The app of these tests has no database: it refuses tokens without one, and answers 503 to a good token."""
     response = app.test_client().get("/api/tasks", headers={"Authorization": f"Bearer {GOOD}"})
 
     assert response.status_code == 503

@@ -75,7 +75,7 @@ BOTH = [
 ]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def app() -> Flask:
     """It has a secret, an issuer and an audience, and no database."""
     return me_app(JWT_ISSUER=ISSUER, JWT_AUDIENCE=AUDIENCE)
@@ -93,12 +93,12 @@ def test_wrong_claim_is_invalid(app: Flask, claims: Members) -> None:
 
 @pytest.mark.parametrize(("header", "claims"), BOTH)
 def test_expired_token_with_another_fault_is_invalid(app: Flask, header: Members, claims: Members) -> None:
-    """Only a token with no other fault is said to have expired."""
+    """TOKEN_EXPIRED is for a token with no other fault."""
     assert whole(ask(app, _token({"exp": LONG_AGO, **claims}, header))) == refusal(INVALID)
 
 
 def test_expired_token_of_another_secret_is_invalid(app: Flask) -> None:
-    """A forged token is never said to have expired."""
+    """A forged token is INVALID_TOKEN, expired or not."""
     token = _token({"exp": LONG_AGO})
 
     assert whole(ask(app, token)) == refusal(EXPIRED)
@@ -107,7 +107,7 @@ def test_expired_token_of_another_secret_is_invalid(app: Flask) -> None:
 
 @pytest.mark.parametrize("members", RAW.values(), ids=RAW)
 def test_claim_that_is_not_json_is_invalid(app: Flask, members: bytes) -> None:
-    """A registered claim that is not a number of JSON, and a payload that no parser reads, are refused."""
+    """A payload that is not JSON, or has a number that JSON does not have, is refused."""
     rest = dump(merge(CLAIMS, {"aud": AUDIENCE, "exp": ...}))[:-1]
 
     assert whole(ask(app, forge(claims=rest + b"," + members + b"}"))) == refusal(INVALID)
@@ -176,7 +176,7 @@ ODD: dict[str, tuple[bytes, bytes]] = {
 
 @pytest.mark.parametrize(("header", "claims"), ODD.values(), ids=ODD)
 def test_odd_text_of_the_issuer_passes(app: Flask, header: bytes, claims: bytes) -> None:
-    """What the issuer signs and PyJWT reads is the issuer's affair, if each registered claim is right."""
+    """Odd JSON that PyJWT reads is accepted, if the signature and each registered claim are right."""
     response = ask(app, forge(header, claims))
 
     assert (response.status_code, response.json) == (200, {"id": USER, "email": None})

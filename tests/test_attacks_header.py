@@ -61,7 +61,7 @@ TEXTS = {
 }
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def app() -> Flask:
     """It has a secret, and no database."""
     return me_app()
@@ -74,7 +74,7 @@ def test_wrong_header_is_invalid(app: Flask, members: Members) -> None:
 
 
 def test_extension_that_pyjwt_learns_is_still_invalid(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What crit names is not done here, even if PyJWT can do it one day."""
+    """The service supports no extension in crit, even if PyJWT learns one."""
     monkeypatch.setattr("jwt.api_jws.PyJWS._supported_crit", {"b64", "exp"})
 
     assert whole(ask(app, forge({"crit": ["exp"], "exp": NOW + 600}))) == refusal(INVALID)
@@ -83,7 +83,7 @@ def test_extension_that_pyjwt_learns_is_still_invalid(app: Flask, monkeypatch: p
 @pytest.mark.parametrize("name", NONE)
 @pytest.mark.parametrize("signature", ["", "A", "AA", SIGNATURE])
 def test_unsigned_token_is_invalid(app: Flask, name: str, signature: str) -> None:
-    """No spelling of none takes the place of a signature."""
+    """alg none is refused in every spelling."""
     assert whole(ask(app, f"{b64(dump(HEADER | {'alg': name}))}.{PAYLOAD}.{signature}")) == refusal(INVALID)
 
 

@@ -13,7 +13,7 @@ from flask import Flask
 
 from tests.keyserver import KeyServer, key_set
 from tests.tokens import (
-    INVALID, ISSUER, NOW, USER, KeyPair, Members, ask, b64, dump, ed448, ed25519, forge, hs256, me_app, p256, refusal,
+    INVALID, ISSUER, NOW, KeyPair, Members, ask, b64, dump, ed448, ed25519, forge, hs256, me_app, p256, refusal,
     rsa_key, whole,
 )
 
@@ -23,7 +23,7 @@ RSA = partial(rsa_key, "rsa")  # made when first needed
 
 @pytest.fixture(autouse=True)
 def frozen() -> Iterator[None]:
-    """Time stands still, but for the clock that the key set goes by."""
+    """Time stands still, except the monotonic clock of the key set."""
     with time_machine.travel(NOW, tick=False):
         yield
 
@@ -67,15 +67,12 @@ PAIRS: dict[str, Callable[[], KeyPair]] = {"rsa": RSA, "ec": lambda: EC, "ed": l
 
 
 @pytest.mark.parametrize("name", PAIRS)
-@pytest.mark.parametrize("form", PUBLIC_FORMS)
-def test_public_key_is_not_an_hmac_secret(app: Flask, name: str, form: str) -> None:
+def test_public_key_is_not_an_hmac_secret(app: Flask, name: str) -> None:
     """Public keys are public: a token signed with one as an HMAC secret is refused (RFC 8725 section 2.1)."""
-    secret = PUBLIC_FORMS[form](PAIRS[name])
-
-    responses = [ask(app, forge({"alg": alg, "kid": name}, sign=partial(hs256, secret=secret)))
-                 for alg in ("HS256", PAIRS[name]().alg)]
-
-    assert list(map(whole, responses)) == [refusal(INVALID)] * 2
+    for form, secret in PUBLIC_FORMS.items():
+        sign = partial(hs256, secret=secret(PAIRS[name]))
+        for alg in ("HS256", PAIRS[name]().alg):
+            assert whole(ask(app, forge({"alg": alg, "kid": name}, sign=sign))) == refusal(INVALID), (form, alg)
 
 
 def _asn1_signature(signed: bytes) -> bytes:
@@ -127,11 +124,11 @@ FORGED: dict[str, Callable[[], str]] = {
 }
 
 
-@pytest.mark.parametrize("make_token", FORGED.values(), ids=FORGED)
-def test_forged_token_is_invalid(app: Flask, server: KeyServer, make_token: Callable[[], str]) -> None:
+def test_forged_token_is_invalid(app: Flask, server: KeyServer) -> None:
     """A key serves its one algorithm, all answers are the same, and the key set is fetched twice at most."""
-    assert whole(ask(app, make_token())) == refusal(INVALID)
-    assert len(server.asked) <= 2  # the first load, and one look for an unknown key
+    for name, make_token in FORGED.items():
+        assert whole(ask(app, make_token())) == refusal(INVALID), name
+    assert len(server.asked) == 2  # the first load, and one look for an unknown key
 
 
 def _brought(pair: KeyPair, url: str) -> dict[str, Members]:
@@ -150,32 +147,29 @@ def _brought(pair: KeyPair, url: str) -> dict[str, Members]:
     }
 
 
-@pytest.mark.parametrize("name", _brought(ED, ""))
 @pytest.mark.parametrize("kid", [..., "ed", "new"])
-def test_key_that_a_token_brings_is_not_used(app: Flask, server: KeyServer, name: str, kid: str) -> None:
+def test_key_that_a_token_brings_is_not_used(app: Flask, server: KeyServer, kid: str) -> None:
     """A key inside a token is not used, and a URL inside a token is not fetched."""
     forger = ed25519("new")
     with KeyServer(forger.jwk()) as own:
-        response = ask(app, forger.token({"kid": kid} | dict(_brought(forger, own.origin)[name])))
-
-        assert whole(response) == refusal(INVALID)
+        for name, header in _brought(forger, own.origin).items():
+            assert whole(ask(app, forger.token({"kid": kid} | dict(header)))) == refusal(INVALID), name
         assert own.asked == []
     assert set(server.asked) == {"/keys"}
 
 
-@pytest.mark.parametrize("name", [name for name in _brought(ED, "") if "kid" not in name])
-def test_right_token_passes_and_its_urls_are_ignored(app: Flask, server: KeyServer, name: str) -> None:
+def test_right_token_passes_and_its_urls_are_ignored(app: Flask, server: KeyServer) -> None:
     """A key that a right token names beside its own is ignored like any unknown member."""
     with KeyServer() as other:
-        response = ask(app, ED.token(_brought(ed25519(), other.origin)[name]))
-
-        assert (response.status_code, response.json) == (200, {"id": USER, "email": None})
+        for name, header in _brought(ed25519(), other.origin).items():
+            if "kid" not in name:
+                assert ask(app, ED.token(header)).status_code == 200, name
         assert other.asked == []
     assert server.asked == ["/keys"]
 
 
 def test_right_tokens_pass(app: Flask) -> None:
-    """The controls: what the forgeries are made from is good."""
+    """The tokens from which the forgeries are made are valid."""
     tokens = [ED.token(), EC.token(), RSA().token(), ED.token({"kid": ...}), RSA().token({"typ": "at+jwt"})]
 
     assert [ask(app, token).status_code for token in tokens] == [200] * len(tokens)

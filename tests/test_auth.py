@@ -19,10 +19,10 @@ UNDER = ["/api/tasks", "/api/tasks/", "/api/tasks//", TASK, f"{TASK}/", f"{TASK}
          "/api/./docs", "/%61pi/tasks", "/api/%2E/tasks", "/api/docs;/../tasks"]
 OUTSIDE = {"/healthz": 200, "/api": 404, "/": 404, "/Api/tasks": 404, "/apis/tasks": 404, "/api;/tasks": 404,
            "/api/docs": 200, "/api/docs/": 200, "/api/docs/x": 404, "/api/docs/../tasks": 404, "/api/openapi.json": 200,
-           "/api/openapi.json/": 200, "/api/docs/%2e%2e/tasks": 404}
+           "/api/openapi.json/": 200, "/api/docs/%2e%2e/tasks": 404, "/api/docs/ui/x": 404, "/api/openapi.json/x": 404}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def app() -> Flask:
     """It has a secret, and no database."""
     return me_app()
@@ -46,7 +46,7 @@ def _authorization(*values: str) -> list[tuple[str, str]]:
     ],
 )
 def test_missing_token_is_unauthorized(app: Flask, values: list[str]) -> None:
-    """Without a bearer token the answer is how to send one, and not that something is wrong with it."""
+    """Without a bearer token the answer says that one is missing, not that it is invalid."""
     response = app.test_client().get(ME, headers=_authorization(*values))
 
     status, headers, _ = refusal(NO_TOKEN)
@@ -69,12 +69,12 @@ def test_missing_token_is_unauthorized(app: Flask, values: list[str]) -> None:
     ids=lambda values: "+".join(value.replace(forge(), "TOKEN").replace("\t", "TAB") for value in values),
 )
 def test_token_among_other_things_is_invalid(app: Flask, values: list[str]) -> None:
-    """A token counts in one header with one scheme and nothing else."""
+    """The header has one scheme, one token and nothing else."""
     assert whole(app.test_client().get(ME, headers=_authorization(*values))) == refusal(INVALID)
 
 
 def test_expired_token_has_a_code_of_its_own(app: Flask) -> None:
-    """A client can tell that it needs a new token, and nothing else."""
+    """A client can tell an expired token from an invalid one."""
     response = ask(app, forge(claims={"exp": NOW - 31}))
 
     assert whole(response) == refusal(EXPIRED)
@@ -97,8 +97,10 @@ def test_everything_under_api_needs_a_token(app: Flask, path: str) -> None:
 
 @pytest.mark.parametrize("path", ["//api/tasks", "///api/tasks", "api/tasks", "/api/\0", "/api/tasks\n"])
 def test_odd_path_needs_a_token(app: Flask, path: str) -> None:
-    """The guard and the routes read the path in the same way, however a server hands it over."""
-    assert app.test_client().get("/", environ_overrides={"PATH_INFO": path}).json == NO_TOKEN
+    """The guard and the routes read the path in the same way: there is no redirect to a host of the path's name."""
+    response = app.test_client().get("/", environ_overrides={"PATH_INFO": path})
+
+    assert (response.json, "Location" in response.headers) == (NO_TOKEN, False)
 
 
 @pytest.mark.parametrize(("path", "status"), OUTSIDE.items())
@@ -109,7 +111,7 @@ def test_nothing_else_needs_a_token(app: Flask, path: str, status: int) -> None:
 
 
 def test_nothing_else_identifies_a_user(app: Flask) -> None:
-    """Not the query, nor a cookie, a body, another header, or what a proxy may have said."""
+    """No query parameter, cookie, body or other header does."""
     client = app.test_client()
     client.set_cookie("access_token", forge())
     client.set_cookie("Authorization", f"Bearer {forge()}")
@@ -136,7 +138,7 @@ def test_token_is_checked_before_the_body(app: Flask, body: bytes, content_type:
 
 
 def test_body_is_not_read(app: Flask) -> None:
-    """Without a token the body is not read: the service does not wait for a stranger's upload."""
+    """Without a token the service does not wait for the upload."""
 
     class Unread:
         def read(self, *size: int) -> bytes:
@@ -150,7 +152,7 @@ def test_body_is_not_read(app: Flask) -> None:
 
 
 def test_refused_token_runs_no_statement(sqlite_url: str) -> None:
-    """A refused token costs the database nothing, not even a connection."""
+    """A refused token needs no connection."""
     app = me_app(DATABASE_URL=sqlite_url)
     seen: list[str] = []
     with app.app_context():
@@ -182,12 +184,12 @@ def test_refused_token_runs_no_statement(sqlite_url: str) -> None:
     ],
 )
 def test_user_has_an_id_and_perhaps_an_address(app: Flask, claims: Members, email: str | None) -> None:
-    """The address is as the token has it; one that is not verified is none."""
+    """The email is the token's, and None if it is not verified."""
     assert ask(app, forge(claims=claims)).json == {"id": USER, "email": email}
 
 
 def test_users_do_not_mix(app: Flask) -> None:
-    """Each request has its own user, and one without a token has none of the last one's."""
+    """Each request has its own user, and a request without a token has none."""
     client = app.test_client()
     first, second = ({"id": name * 8 + USER[8:], "email": None} for name in "ab")
     headers = [{"Authorization": f"Bearer {forge(claims={'sub': user['id']})}"} for user in (first, second)]
@@ -209,7 +211,7 @@ def test_users_do_not_mix(app: Flask) -> None:
     ],
 )
 def test_setting_is_obeyed(setting: str, value: str, good: Members, bad: Members) -> None:
-    """Set, it must match exactly; not set, the claim may be anything, or absent."""
+    """A claim must match its setting exactly. Without the setting any value passes, or none."""
     strict, lax = me_app(**{setting: value}), me_app()
 
     assert [ask(strict, forge(claims=claims)).status_code for claims in (good, bad)] == [200, 401]
@@ -218,7 +220,7 @@ def test_setting_is_obeyed(setting: str, value: str, good: Members, bad: Members
 
 @pytest.mark.parametrize(("settings", "leeway"), [({}, 30), ({"JWT_LEEWAY": "0"}, 0), ({"JWT_LEEWAY": "300"}, 300)])
 def test_leeway_is_obeyed(settings: dict[str, str], leeway: int) -> None:
-    """It holds for exp, nbf and iat alike, and is 30 s when not given."""
+    """The leeway is for exp, nbf and iat, and is 30 s when not given."""
     app = me_app(**settings)
     within = [{"exp": NOW - leeway + 1}, {"nbf": NOW + leeway}, {"iat": NOW + leeway}]
     beyond = [{"exp": NOW - leeway}, {"nbf": NOW + leeway + 1}, {"iat": NOW + leeway + 1}]

@@ -70,7 +70,7 @@ def ana(stage: Stage) -> User:
 
 
 def test_create_and_its_repetition_are_readable_whole(stage: Stage, ana: User) -> None:
-    """Behind one preflight for both the page gets the task, and each header that the contract promises."""
+    """After one preflight for both, the page gets the task and each header of the contract."""
     before = len(stage.requests())
 
     created = ana.call("POST", body=TITLE | {"id": ID}, X_Request_ID="first")
@@ -100,7 +100,7 @@ def test_create_and_its_repetition_are_readable_whole(stage: Stage, ana: User) -
 
 
 def test_change_delete_and_undo(ana: User) -> None:
-    """A version that has passed changes nothing; a deleted task comes back from what the delete answered."""
+    """An old version changes nothing; a deleted task comes back from the answer of the delete."""
     created = ana.call("POST", body=TITLE)
     path, etag = created["headers"]["location"], created["headers"]["etag"]
 
@@ -146,7 +146,7 @@ def test_pages_by_link(ana: User) -> None:
     ids=["no token", "bad token", "old token"],
 )
 def test_refusals_are_readable(ana: User, headers: dict[str, str], code: str, sentence: str) -> None:
-    """A page can tell that it has to log in from that it has to renew its token."""
+    """A page can tell whether to log in or to renew its token."""
     answer = ana.fetch("/api/tasks", headers=headers)
 
     assert (answer["status"], answer["body"]) == (401, {"error": sentence, "code": code})
@@ -154,7 +154,7 @@ def test_refusals_are_readable(ana: User, headers: dict[str, str], code: str, se
 
 def test_absent_database_is_readable(stage: Stage, tmp_path: Path) -> None:
     """A page learns that it should try again, and when."""
-    with closed_port() as nobody, service(tmp_path, f"postgresql://127.0.0.1:{nobody}/x", stage.home) as server:
+    with closed_port() as port, service(tmp_path, f"postgresql://127.0.0.1:{port}/x", stage.home) as server:
         answer = User(stage.page(stage.home), server.port).call("POST", body=TITLE)
 
     error = {"error": "The database is not available. Try again.", "code": "DATABASE_ERROR"}
@@ -174,7 +174,7 @@ def stranger(stage: Stage, kind: str) -> Page | Frame:
 
 @pytest.mark.parametrize(("kind", "origin"), [("another host", "http://localhost:"), ("sandboxed frame", "null")])
 def test_stranger_gets_nothing(stage: Stage, kind: str, origin: str) -> None:
-    """What needs a preflight is never sent, so nothing is written, even with a good token.
+    """A request that needs a preflight is not sent, so nothing is written, even with a good token.
 
     A request that needs none is sent, as by any page to any server; it has no token, so it gets a 401, and the page
     can't read even that.
@@ -208,7 +208,7 @@ def test_stranger_gets_nothing(stage: Stage, kind: str, origin: str) -> None:
 
 
 class Docs:
-    """The page to read and try the API, as somebody has it on the screen."""
+    """The page to read and try the API, as a user has it on the screen."""
 
     def __init__(self, stage: Stage, width: int = 1280, height: int = 900, scheme: Any = "light") -> None:
         self.requests: list[str] = []
@@ -250,7 +250,7 @@ class Docs:
 def test_docs_are_there_to_try_the_api(stage: Stage, width: int, height: int, scheme: str) -> None:
     """With a token a task is made and listed, all of it fits the screen and can be read, and the console stays empty.
 
-    The page's own four files and the two trials are all that it asks for, of anybody.
+    The page's own four files and the two trials are all that it requests, from any host.
     """
     docs = Docs(stage, width, height, scheme)
     sizes = [docs.width()]
@@ -286,7 +286,7 @@ def test_docs_show_a_refusal(stage: Stage) -> None:
 
 
 def test_docs_follow_the_colour_scheme(stage: Stage) -> None:
-    """Who comes to prefer dark gets dark."""
+    """The page is dark for users who prefer dark."""
     docs = Docs(stage)
     look = "[document.documentElement.className, getComputedStyle(document.documentElement).backgroundColor]"
 

@@ -139,7 +139,7 @@ def relay(stage: Stage) -> Iterator[Relay]:
 
 @pytest.fixture
 def tab(stage: Stage, relay: Relay, compiled: str) -> Iterator[Tab]:
-    """A page of the front end that has got an answer once, so that a later silence is none of CORS."""
+    """A page that has had one answer, so that a later failure is not taken for a CORS error."""
     tab = Tab(stage.page(stage.home), compiled, f"http://127.0.0.1:{relay.server_port}")
     tab.run("() => tasks.all()")
     relay.requests.clear()
@@ -195,7 +195,7 @@ def test_page_is_asked_for_when_it_is_needed(tab: Tab, relay: Relay) -> None:
 
 @pytest.mark.parametrize("share", [0, 0.5], ids=["lost", "cut"])
 def test_create_whose_answer_is_lost_happens_once(stage: Stage, tab: Tab, relay: Relay, share: float) -> None:
-    """The service has the task, the page does not know: it asks again, and gets that very task."""
+    """The page sends the create again, and gets the same task."""
     relay.faults["POST"] = [Fault(share)]
 
     task = tab.run("() => tasks.create({ title: 'Water the plants' })")
@@ -205,7 +205,7 @@ def test_create_whose_answer_is_lost_happens_once(stage: Stage, tab: Tab, relay:
 
 def test_create_waits_for_the_database(stage: Stage, tab: Tab, relay: Relay, tmp_path: Path) -> None:
     """After a 503 the page waits as long as Retry-After says, and tries again."""
-    with closed_port() as nobody, service(tmp_path, f"postgresql://127.0.0.1:{nobody}/x", stage.home) as away:
+    with closed_port() as port, service(tmp_path, f"postgresql://127.0.0.1:{port}/x", stage.home) as away:
         relay.faults["POST"] = [Fault(port=away.port), Fault(port=away.port)]
         tab.page.evaluate("skipWaits()")
         task = tab.run("() => tasks.create({ title: 'Water the plants' })")
@@ -238,7 +238,7 @@ def test_create_is_given_up_in_the_end(tab: Tab, relay: Relay) -> None:
 
 
 def test_long_wait_is_left_to_the_person(tab: Tab, relay: Relay) -> None:
-    """Half a minute behind a silent page is enough."""
+    """The client does not wait for longer than half a minute."""
     relay.faults["POST"] = [Fault(status=429, retry_after="31")]
 
     failure = tab.run("() => tasks.create({ title: 'Water the plants' })")
@@ -305,7 +305,7 @@ def test_expired_token_is_renewed_once(tab: Tab, relay: Relay) -> None:
 
 
 def test_signal_ends_a_list(tab: Tab, relay: Relay) -> None:
-    """What a newer search makes useless is neither waited for nor repeated."""
+    """A list that a newer search replaces is not waited for or repeated."""
     relay.held["q=a"] = Event()
     tab.page.evaluate(
         """() => {
@@ -440,7 +440,7 @@ LINKS = {
 
 
 def test_link_is_read_by_its_relation(compiled: str, project: Path) -> None:
-    """Whatever else a proxy has put into the header."""
+    """A proxy may add other links to the header."""
     read = f"{json.dumps(list(LINKS))}.map((link) => nextQuery(link) ?? null)"
     (project / "link.mjs").write_text(f"{compiled}\nconsole.log(JSON.stringify({read}));")
 

@@ -47,7 +47,7 @@ def users(app: Flask) -> list[tuple[str, str | None]]:
 
 @pytest.mark.parametrize("email", ["new@example.com", None])
 def test_first_requests_of_a_new_user_make_one_user(app: Flask, email: str | None) -> None:
-    """Each makes its task, and none fails for the users row."""
+    """Each request makes its task, and none fails."""
     newcomer = Person(app, email=email)
 
     responses = at_once([partial(newcomer.call, "POST", json={"title": f"{n}"}) for n in range(MANY)])

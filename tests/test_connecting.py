@@ -48,7 +48,7 @@ def proxy(postgresql_url: str) -> Iterator[Proxy]:
 
 @pytest.mark.parametrize("hosts", HOSTS)
 def test_hosts_are_tried_in_turn(make_app: MakeApp, proxy: Proxy, hosts: str) -> None:
-    """By each of their addresses, as libpq has it (LIBPQ-MULTIPLE-HOSTS); what has none is passed over."""
+    """Each address of each host is tried (LIBPQ-MULTIPLE-HOSTS). A host without an address is skipped."""
     name = proxy.url.rpartition("/")[2].partition("?")[0]
     hosts = (hosts if "?" in hosts else hosts + "/{name}").format(port=proxy.server_address[1], name=name)
     ana = Person(make_app(DATABASE_URL=f"postgresql://postgres@{hosts}"))
@@ -67,7 +67,7 @@ def test_hosts_are_tried_in_turn(make_app: MakeApp, proxy: Proxy, hosts: str) ->
 def test_host_that_is_not_there_answers_503(
     make_app: MakeApp, caplog: pytest.LogCaptureFixture, hosts: str, problem: str
 ) -> None:
-    """It may be there soon; the log says which. What is a path, or begins with @, is a socket of this machine."""
+    """The log names the host. A path, or a name that begins with @, is a socket of this machine."""
     response = Person(make_app(DATABASE_URL=f"postgresql://a:hunter2@{hosts}/taskapi")).call("GET")
 
     assert (response.status_code, response.json) == (503, UNAVAILABLE)
@@ -75,7 +75,7 @@ def test_host_that_is_not_there_answers_503(
 
 
 def test_silent_name_server_answers_503(make_app: MakeApp, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
-    """To look a name up is part of what is limited; libpq's own way would also stop all of a gevent worker."""
+    """The name lookup counts towards the deadline, and does not block a gevent worker, as libpq's would."""
     answered, look_up = Event(), socket.getaddrinfo
 
     def hang(*args: Any, **options: Any) -> Any:
@@ -109,7 +109,7 @@ def test_silent_name_server_answers_503(make_app: MakeApp, proxy: Proxy, monkeyp
 def test_environment_has_its_say(
     make_app: MakeApp, proxy: Proxy, tmp_path: Path, url: str, settings: dict[str, str]
 ) -> None:
-    """What a URL leaves open, libpq takes from there: a port, or an address without a look at the name."""
+    """libpq's variables give what the URL leaves out, such as a port or an address."""
     name, port, file = proxy.url.rpartition("/")[2], proxy.server_address[1], tmp_path / "services"
     file.write_text(f"[x]\nhostaddr=127.0.0.1\nport={port}\n")
     with pytest.MonkeyPatch.context() as environment:
@@ -122,13 +122,13 @@ def test_environment_has_its_say(
 
 @pytest.mark.parametrize("hosts", ["localhost", "localhost,localhost,localhost"])
 def test_hosts_and_ports_must_be_as_many(make_app: MakeApp, hosts: str) -> None:
-    """The start stops: no guess which belongs to which."""
+    """Otherwise the start stops."""
     with pytest.raises(SettingsError, match="DATABASE_URL is refused by libpq"):
         make_app(DATABASE_URL=f"postgresql:///x?host={hosts}&port=5432,5433")
 
 
 def test_slow_name_is_waited_for(make_app: MakeApp, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where there is no other host."""
+    """If there is no other host, a slow lookup is waited for."""
     look_up = socket.getaddrinfo
 
     def dawdle(*args: Any, **options: Any) -> Any:
@@ -142,7 +142,7 @@ def test_slow_name_is_waited_for(make_app: MakeApp, proxy: Proxy, monkeypatch: p
 
 
 def test_hanging_name_is_passed_over(make_app: MakeApp, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where another host is known by then: several are there for when one is not."""
+    """If another host is known by then, a hanging lookup is not waited for."""
     answered, look_up = Event(), socket.getaddrinfo
 
     def hang(host: str, *args: Any, **options: Any) -> Any:
@@ -161,7 +161,7 @@ def test_hanging_name_is_passed_over(make_app: MakeApp, proxy: Proxy, monkeypatc
 
 
 def test_address_is_tried_once(make_app: MakeApp, proxy: Proxy) -> None:
-    """Name services give each address for every kind of socket, unless asked for one."""
+    """Name services may give each address several times."""
     app = make_app(DATABASE_URL=proxy.url.replace("127.0.0.1", "localhost"))
     with app.app_context(), db.engines["autocommit"].connect() as connection:
         raw: Any = connection.connection.dbapi_connection
@@ -171,7 +171,7 @@ def test_address_is_tried_once(make_app: MakeApp, proxy: Proxy) -> None:
 
 @pytest.mark.parametrize(("parameters", "seconds"), [("", [30, 10, 3]), ("&keepalives_idle=5", [5, 10, 3])])
 def test_silence_is_asked_about(make_app: MakeApp, proxy: Proxy, parameters: str, seconds: list[int]) -> None:
-    """A router that forgets silent connections sees each every half minute; one that is cut is known to be so."""
+    """TCP keepalive keeps idle connections open in routers, and finds connections that are cut."""
     app = make_app(DATABASE_URL=proxy.url + parameters)
     with app.app_context(), db.engines["autocommit"].connect() as connection:
         raw: Any = connection.connection.dbapi_connection

@@ -68,14 +68,6 @@ def test_two_creates_without_an_id_make_two_tasks(ana: Person) -> None:
     assert len(ana.stored()) == 2
 
 
-def test_trailing_slash_is_the_same_path(ana: Person) -> None:
-    """A POST must not be lost to a redirect."""
-    response = ana.call("POST", "/api/tasks/", json={"title": "Water the plants"})
-
-    assert response.status_code == 201
-    assert [row.id for row in ana.stored()] == [response.json["id"]]
-
-
 def test_repeated_id_answers_200_with_the_stored_task(ana: Person) -> None:
     """A client that got no answer can repeat its request: nothing is made twice, nothing changes."""
     task = ana.make(id=str(uuid4()))

@@ -14,7 +14,7 @@ from uuid import uuid4
 
 import pytest
 
-from tests.nginx import TEMPORARY, Nginx, certify, free_port, instance, running
+from tests.nginx import MAIN, TEMPORARY, Nginx, certify, free_port, instance, running
 from tests.people import SECRET, make_token
 from tests.servers import BIN, PATIENCE, PROJECT, Proxy, copy_project, run, serving
 
@@ -27,11 +27,7 @@ DOCS = PROJECT / "docs"
 UNPRIVILEGED = [shutil.which("setpriv") or "", "--bounding-set=-all", "--inh-caps=-all"] if os.geteuid() == 0 else []
 
 # What docs/nginx-site.conf is included in; gzip as in Debian's nginx.conf.
-NGINX_CONF = """
-%(user)s
-pid %(folder)s/nginx.pid;
-error_log %(folder)s/error.log;
-events {}
+NGINX_CONF = MAIN + """
 http {
     gzip on;
     %(temporary)s

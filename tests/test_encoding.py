@@ -1,4 +1,4 @@
-"""PostgreSQL with other encodings: text is any of Unicode, or the database is refused before it has a task."""
+"""PostgreSQL with other encodings: a database that can't hold all of Unicode is refused."""
 
 from collections.abc import Callable, Iterator
 from uuid import uuid4
@@ -39,7 +39,7 @@ def make(postgresql: Callable[[str], str]) -> Iterator[Make]:
 
 @pytest.mark.parametrize("encoding", ["UTF8", "SQL_ASCII"])
 def test_text_is_stored_as_sent(make: Make, encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where the database's sessions, or the environment, have another encoding by default."""
+    """The default encoding of the database's sessions or of the environment does not matter."""
     monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
     app = create_app({"DATABASE_URL": make(encoding), "JWT_SECRET": SECRET})
     with app.app_context():
@@ -54,7 +54,7 @@ def test_text_is_stored_as_sent(make: Make, encoding: str, monkeypatch: pytest.M
 
 
 def test_database_that_cannot_hold_every_text_is_refused(make: Make) -> None:
-    """At flask db upgrade, in one line, and not at the first title in Japanese."""
+    """flask db upgrade refuses it in one line."""
     app = create_app({"DATABASE_URL": make("LATIN1"), "JWT_SECRET": SECRET})
 
     with app.app_context(), pytest.raises(SystemExit) as refused:

@@ -6,6 +6,7 @@ from uuid import uuid4
 
 import pytest
 
+from tests.conftest import SQLITE_ALONE
 from tests.people import Person
 
 NOT_FOUND = {"error": "There is nothing here.", "code": "NOT_FOUND"}
@@ -37,17 +38,6 @@ def test_it_works(ana: Person, form: Callable[[str], str]) -> None:
     assert response.headers["ETag"] == f'"{task["updated_at"]}"'
 
 
-def test_head_answers_as_get_without_the_body(ana: Person) -> None:
-    """A client can ask for the ETag alone."""
-    path = f"/api/tasks/{ana.make()['id']}"
-
-    head, get = ana.call("HEAD", path), ana.call("GET", path)
-
-    assert (head.status_code, head.data) == (200, b"")
-    for name in ("ETag", "Content-Type", "Content-Length"):
-        assert head.headers[name] == get.headers[name]
-
-
 def test_unknown_or_malformed_id_answers_404(ana: Person) -> None:
     """A malformed id is just one that does not exist."""
     ana.make()
@@ -74,20 +64,15 @@ def test_matching_if_none_match_answers_304(ana: Person, method: str) -> None:
     assert not any("Content-Type" in answer.headers for answer in answers)
 
 
-# Headers are compared outside the database, so one is enough.
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-@pytest.mark.parametrize(
-    "header",
-    ["", '""', '"other"', '"{}', "w/{}", "W/*", '"*"', '"1", "2"', ",", "{0} {0}", "é", "X*X", "\xa0*"],
-)
-def test_other_if_none_match_answers_200(ana: Person, header: str) -> None:
+@SQLITE_ALONE
+def test_other_if_none_match_answers_200(ana: Person) -> None:
     """A client with another version, or with a malformed tag, gets the task."""
     task = ana.make()
     path, etag = the_path_and_etag(task)
+    for header in ("", '""', '"other"', '"{}', "w/{}", "W/*", '"*"', '"1", "2"', ",", "{0} {0}", "é", "X*X", "\xa0*"):
+        response = ana.call("GET", path, headers={"If-None-Match": header.format(etag)})
 
-    response = ana.call("GET", path, headers={"If-None-Match": header.format(etag)})
-
-    assert (response.status_code, response.json) == (200, task)
+        assert (response.status_code, response.json) == (200, task), header
 
 
 def test_several_if_none_match_headers_are_one_list(ana: Person) -> None:

@@ -21,7 +21,7 @@ def frozen() -> Iterator[None]:
         yield
 
 
-def _whom(path: str, jwks: list[Members], token: str, **settings: str) -> tuple[int, Any]:
+def _answer_to(path: str, jwks: list[Members], token: str, **settings: str) -> tuple[int, Any]:
     """Return what an app with these settings answers to the token: its user. It fetches the issuer's keys once."""
     with KeyServer(*jwks) as server:
         app = me_app(JWT_JWKS_URL=server.origin + path, **settings)
@@ -49,7 +49,7 @@ def test_better_auth() -> None:
     token = pair.token({"typ": ...}, {**user, **_times(900), "sub": user["id"], "iss": base, "aud": base})
 
     assert pair.jwk().keys() == {"kty", "crv", "x", "kid"}
-    assert _whom("/api/auth/jwks", [pair.jwk()], token, JWT_ISSUER=base, JWT_AUDIENCE=base) == (
+    assert _answer_to("/api/auth/jwks", [pair.jwk()], token, JWT_ISSUER=base, JWT_AUDIENCE=base) == (
         200, {"id": "3aab6660-8f07-580f-8561-e1e8b3cb9547", "email": "ana@example.com"}
     )
 
@@ -73,7 +73,7 @@ def test_auth0(typ: str) -> None:
 
     token = pair.token({"typ": typ}, claims)
 
-    assert _whom("/.well-known/jwks.json", jwks, token, JWT_ISSUER=domain, JWT_AUDIENCE=api) == (
+    assert _answer_to("/.well-known/jwks.json", jwks, token, JWT_ISSUER=domain, JWT_AUDIENCE=api) == (
         200, {"id": "42ec3307-a90c-525a-b67c-318a02a4aa54", "email": None}
     )
 
@@ -91,7 +91,7 @@ def test_clerk() -> None:
     }
     token = pair.token({"cat": "cl_B7d4PD111AAA"}, claims)
 
-    assert _whom(
+    assert _answer_to(
         "/.well-known/jwks.json", [pair.jwk(alg="RS256", use="sig")], token, JWT_ISSUER="https://clerk.example.com"
     ) == (200, {"id": "cf1487d1-77e7-5399-9b6a-0055a1f5c0d9", "email": None})
 
@@ -116,7 +116,7 @@ def test_supabase_with_a_key_set(changes: Members, email: str | None) -> None:
     pair = p256("f1f9a6b2-4b1f-4d9e-9c41-8c5a3a1f2b3c")
     jwk = pair.jwk(alg="ES256", use="sig", key_ops=["verify"], ext=True)
 
-    assert _whom("/auth/v1/.well-known/jwks.json", [jwk], pair.token(claims=_supabase(**changes)), **SUPABASE) == (
+    assert _answer_to("/auth/v1/.well-known/jwks.json", [jwk], pair.token(claims=_supabase(**changes)), **SUPABASE) == (
         200, {"id": USER, "email": email}
     )
 
@@ -162,7 +162,7 @@ def test_keycloak(is_verified: bool, email: str | None) -> None:
         other.jwk(alg="RSA-OAEP", use="enc", **certificate), pair.jwk(alg="RS256", use="sig", **certificate)
     ]
 
-    assert _whom(
+    assert _answer_to(
         "/realms/demo/protocol/openid-connect/certs", jwks, pair.token(claims=claims), JWT_ISSUER=realm,
         JWT_AUDIENCE="account",
     ) == (200, {"id": USER, "email": email})
@@ -184,7 +184,7 @@ def test_keycloak(is_verified: bool, email: str | None) -> None:
     ],
 )
 def test_same_person_is_the_same_user_for_ever(issuer: str, subject: str, expected: str) -> None:
-    """These ids are in people's databases, so that they never change."""
+    """These ids are stored in databases, so they never change."""
     assert ask(me_app(), forge(claims={"iss": issuer, "sub": subject})).json == {"id": expected, "email": None}
 
 
@@ -200,4 +200,4 @@ def test_settings_of_one_issuer_do_not_let_another_in() -> None:
     ]
 
     for claims, expected in cases:
-        assert _whom("/keys", [pair.jwk()], pair.token(claims=claims), **ours) == (401, expected)
+        assert _answer_to("/keys", [pair.jwk()], pair.token(claims=claims), **ours) == (401, expected)

@@ -76,7 +76,7 @@ ANSWERS: dict[str, Answer] = {
 
 @pytest.fixture
 def server(clock: Clock) -> Iterator[KeyServer]:
-    """The issuer's endpoint, in good order at first."""
+    """The issuer's endpoint, which works at first."""
     with KeyServer(GOOD.jwk()) as server:
         yield server
 
@@ -88,7 +88,7 @@ def app(server: KeyServer) -> Flask:
 
 
 def _warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """Return how each WARNING begins that tells of an outage."""
+    """Return the beginning of each WARNING about an outage."""
     messages = [record.getMessage() for record in caplog.records if record.name == "taskapi.auth.keys"]
     return [message[:13] for message in messages if not message.startswith("skipped a key of ")]
 
@@ -119,8 +119,8 @@ def test_bad_answer_is_survived(
     ("answer", "reason"),
     [
         (key_set(), "no usable key"),
-        (http(b"{}", "404 Not Found"), "HTTPError: 'HTTP Error 404: Not Found'"),
-        (http(b"", "302 Found", "Location: /elsewhere"), "HTTPError: 'HTTP Error 302: Found'"),
+        (http(b"{}", "404 Not Found"), "HTTPError: 'HTTP Error 404"),
+        (http(b"", "302 Found", "Location: /elsewhere"), "HTTPError: 'HTTP Error 302"),
         (http(GOOD_SET + b" " * KIB_64), "ValueError: 'too long or too slow'"),
         (http(b"{}"), "KeyError: \"'keys'\""),
     ],
@@ -132,9 +132,8 @@ def test_outage_is_logged_with_its_reason(
     server.answer = answer
 
     assert ask(app, TOKEN).json == NO_KEYS
-    assert [record.getMessage() for record in caplog.records if record.name == "taskapi.auth.keys"] == [
-        f"no keys from {server.url}: {reason}"
-    ]
+    [line] = [record.getMessage() for record in caplog.records if record.name == "taskapi.auth.keys"]
+    assert line.startswith(f"no keys from {server.url}: {reason}")
 
 
 def test_answer_is_not_logged(app: Flask, server: KeyServer, caplog: pytest.LogCaptureFixture) -> None:
@@ -245,7 +244,7 @@ def test_https_is_not_given_up_for_http(server: KeyServer) -> None:
 
 
 def test_query_of_the_url_is_sent(server: KeyServer) -> None:
-    """The whole address is asked for, but for its fragment."""
+    """The URL's path and query are sent, without its fragment."""
     app = me_app(JWT_JWKS_URL=f"{server.origin}/a/b%20c?d=e&f=%2F#g", JWT_ISSUER=ISSUER)
     bare = me_app(JWT_JWKS_URL=server.origin, JWT_ISSUER=ISSUER)
 

@@ -210,7 +210,7 @@ def test_flood_of_unknown_keys_causes_one_fetch_in_30_s(
 
 
 def test_known_keys_outlive_the_endpoint_by_a_day(running: Flask, server: KeyServer, clock: Clock) -> None:
-    """For a day of failed renewals nothing changes for a known key; after that there are no keys, until there are."""
+    """A known key works for a day of failed renewals. After that the answer is 503 until a fetch succeeds."""
     clock.now += 300
     server.answer = DOWN
     assert _statuses(running, KNOWN, UNKNOWN) == [200, 401]  # the second waits for what the first has begun
@@ -229,7 +229,7 @@ def test_known_keys_outlive_the_endpoint_by_a_day(running: Flask, server: KeySer
 
 
 def test_day_begins_anew_when_the_endpoint_was_back(running: Flask, server: KeyServer, clock: Clock) -> None:
-    """Three outages of half a day each are not one of a whole day."""
+    """Three outages of half a day are not an outage of a whole day."""
     for _ in range(3):
         clock.now += 300
         server.answer = DOWN
@@ -285,7 +285,7 @@ def test_unreachable_endpoint_answers_503(clock: Clock) -> None:
 
 
 def test_fetch_that_cannot_begin_is_begun_again(app: Flask, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the system has no thread to give, one request fails, and a later one fetches the keys."""
+    """If no thread can be started, one request fails, and a later one fetches the keys."""
 
     class NoThread(threading.Thread):
         def start(self) -> None:
@@ -347,7 +347,7 @@ def test_fetch_ends_at_its_limit(
 
 
 def test_handshake_ends_at_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server that takes connections and says nothing holds no thread for ever: TLS waits for its first word."""
+    """A server that never begins the TLS handshake does not hold a thread for ever."""
     monkeypatch.setattr("taskapi.auth.jwks.FETCH_LIMIT", 0.2)
     monkeypatch.setattr("taskapi.auth.keys.WAIT_LIMIT", 0.1)
     others = {*threading.enumerate()}

@@ -50,12 +50,12 @@ def look(app: Flask) -> dict[str, float]:
 
 
 def test_it_is_off(app: Flask, ana: Person) -> None:
-    """Unless a setting turns it on, there is no such path."""
+    """Without the setting the path does not exist."""
     assert ana.call("GET", "/metrics").status_code == 404
 
 
 def test_requests_are_counted_and_timed(make_app: Callable[..., Flask]) -> None:
-    """By route, method and status: no path that holds an id, and no method that somebody made up."""
+    """By route, method and status. A path holds no id, and a method that a client made up is "other"."""
     ana = Person(make_app(**METRICS))
     task = ana.make()
     ana.call("GET", f"/api/tasks/{task['id']}")
@@ -78,7 +78,7 @@ def test_requests_are_counted_and_timed(make_app: Callable[..., Flask]) -> None:
 
 
 def test_connections_in_use_are_counted(make_app: Callable[..., Flask]) -> None:
-    """While a statement has one, and no longer."""
+    """A connection counts while a statement uses it."""
     app = make_app(**METRICS)
     with app.app_context(), db.engines["autocommit"].connect():
         assert look(app)["taskapi_pool_connections_in_use"] == 1
@@ -86,8 +86,9 @@ def test_connections_in_use_are_counted(make_app: Callable[..., Flask]) -> None:
     assert look(app)["taskapi_pool_connections_in_use"] == 0
 
 
+@pytest.mark.own_database
 def test_retries_are_counted(make_app: Callable[..., Flask], postgresql_url: str) -> None:
-    """A statement whose connection was dead ran twice, which nobody else notices: here both of one request."""
+    """A statement whose connection was dead ran twice: here both statements of one request."""
     with Proxy(postgresql_url, b"SELECT tasks.id", run_it=False, times=0) as proxy:
         ana = Person(make_app(DATABASE_URL=proxy.url, **METRICS))
         path = f"/api/tasks/{ana.make()['id']}"
@@ -100,7 +101,7 @@ def test_retries_are_counted(make_app: Callable[..., Flask], postgresql_url: str
 
 
 def test_age_of_the_key_set(make_app: Callable[..., Flask]) -> None:
-    """Said as the time at which it was loaded, once it is."""
+    """The metric is the time at which the key set was loaded."""
     pair = ed25519()
     with KeyServer(pair.jwk()) as server:
         app = make_app(JWT_SECRET="", JWT_JWKS_URL=server.url, JWT_ISSUER=ISSUER, **METRICS)
@@ -114,7 +115,7 @@ def test_age_of_the_key_set(make_app: Callable[..., Flask]) -> None:
 
 
 def test_each_number_says_what_it_is(make_app: Callable[..., Flask]) -> None:
-    """To Prometheus by its type and labels, and to whoever builds a dashboard in a sentence."""
+    """Each has a type, labels, and a sentence for people who build a dashboard."""
     pair = ed25519()
     with KeyServer(pair.jwk()) as server:
         client = make_app(JWT_SECRET="", JWT_JWKS_URL=server.url, JWT_ISSUER=ISSUER, **METRICS).test_client()
@@ -140,7 +141,7 @@ def test_each_number_says_what_it_is(make_app: Callable[..., Flask]) -> None:
 def test_folder_of_counts_is_read(
     make_app: Callable[..., Flask], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where there is one, what is told is what all processes have counted there, and not what this one has."""
+    """With PROMETHEUS_MULTIPROC_DIR the page has the counts of all processes."""
     app = make_app(**METRICS)
     app.test_client().get("/healthz")
     other = "from prometheus_client import Counter; Counter('taskapi_requests', '', ['route']).labels('/x').inc(3)"
@@ -165,8 +166,9 @@ def scrape(server: Server) -> dict[str, float]:
         return samples(response.read().decode())
 
 
+@pytest.mark.slow
 def test_workers_count_together(server: Server, tmp_path: Path) -> None:
-    """Each worker tells of all requests, also before a reload. A worker takes its gauges along; no file is left."""
+    """Each worker shows all requests, before and after a reload. Gauges end with their worker, and no file is left."""
     bearer = f"Bearer {make_token()}"
     for _ in range(40):
         server.fetch("GET", "/api/tasks", Authorization=bearer)
@@ -190,8 +192,9 @@ def test_workers_count_together(server: Server, tmp_path: Path) -> None:
     assert list(tmp_path.glob("taskapi-*")) == []
 
 
+@pytest.mark.slow
 def test_key_set_has_one_age(tmp_path: Path, sqlite_url: str) -> None:
-    """That of the process which loaded it longest ago, and not one for each."""
+    """It is the age in the process that loaded it first."""
     pair = ed25519()
     with KeyServer(pair.jwk()) as keys:
         settings = {"DATABASE_URL": sqlite_url, "JWT_JWKS_URL": keys.url, "JWT_ISSUER": ISSUER}

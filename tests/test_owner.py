@@ -1,4 +1,4 @@
-"""Ana's tasks are hers: Ben gets what he would get if there were none."""
+"""Ana's tasks are hers: Ben gets the same answers as if they did not exist."""
 
 from typing import Any
 from uuid import uuid4

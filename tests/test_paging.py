@@ -10,15 +10,13 @@ import orjson
 import pytest
 from werkzeug.test import TestResponse
 
+from tests.conftest import SQLITE_ALONE
 from tests.people import Person
 
 MESSAGE = "Give one cursor from a Link header of this list."
 REFUSAL = {"error": f"cursor: {MESSAGE}", "code": "VALIDATION_ERROR", "details": {"cursor": [MESSAGE]}}
 NOW = "2026-01-01T00:00:00.000000Z"
 ANY_ID = "0f8fad5b-d9cb-469f-a165-70867728950e"
-
-# A bad cursor never reaches the database, so one is enough.
-ON_ONE_DATABASE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 
 def following(response: TestResponse) -> str | None:
@@ -52,7 +50,7 @@ def test_link_leads_on_until_the_last_page(ana: Person) -> None:
     assert "Link" not in second.headers
 
 
-@pytest.mark.parametrize("limit", [1, 99, 100])
+@pytest.mark.parametrize("limit", [1, 100])
 def test_a_page_holds_as_many_as_its_limit(ana: Person, limit: int) -> None:
     """A limit goes from 1 to 100."""
     for _ in range(limit + 1):
@@ -106,7 +104,7 @@ def test_another_limit_may_follow(ana: Person) -> None:
     assert ["2", "1", "0"] == ana.titles(f"?limit=50&cursor={cursor_of(ana)}")
 
 
-@ON_ONE_DATABASE
+@SQLITE_ALONE
 @pytest.mark.parametrize(
     "other",
     ["sort=created_at", "sort=title", "sort=-updated_at", "is_completed=false", "is_completed=true", "q=plants", "q=P"],
@@ -164,64 +162,34 @@ def test_forged_cursor_reaches_only_the_callers_tasks(ana: Person, ben: Person, 
     assert (response.status_code, [task["user_id"] for task in response.json]) == (200, [ana.id])
 
 
-@ON_ONE_DATABASE
-@pytest.mark.parametrize(
-    "place",
-    [
-        [NOW, "1"],
-        [NOW, None],
-        [NOW, 1],
-        [NOW, [ANY_ID]],
-        [NOW, ANY_ID, 1],
-        [NOW],
-        [],
-        {},
-        {"key": NOW, "id": ANY_ID},
-        1,
-        None,
-        "ab",
-        ["\0", ANY_ID],
-        [f"{NOW}\0", ANY_ID],
-        [None, ANY_ID],
-        [1, ANY_ID],
-        [True, ANY_ID],
-        [[], ANY_ID],
-        [["a"], ANY_ID],
-        [[[1], ["a"]], ANY_ID],
-        [{}, ANY_ID],
-        [{"a": 1}, ANY_ID],
-    ],
-)
-def test_bad_place_under_a_right_digest_is_refused(ana: Person, place: Any) -> None:
-    """A forged cursor is a bad parameter, and never a 500."""
-    sorts, inside = ["-created_at", "updated_at", "title"], orjson.dumps(place)
-    queries = {sort: f"/api/tasks?sort={sort}&cursor={forge(ana.id, sort, inside)}" for sort in sorts}
-
-    answers = {sort: ana.call("GET", query) for sort, query in queries.items()}
-
-    assert {sort: (400, REFUSAL) for sort in sorts} == {
-        sort: (answer.status_code, answer.json) for sort, answer in answers.items()
-    }
+BAD_PLACES: list[Any] = [
+    *([NOW, wrong] for wrong in ("1", None, 1, [ANY_ID])),
+    *([wrong, ANY_ID] for wrong in ("\0", f"{NOW}\0", None, 1, True, [], ["a"], [[1], ["a"]], {}, {"a": 1})),
+    [NOW, ANY_ID, 1],
+    [NOW],
+    [],
+    {},
+    {"key": NOW, "id": ANY_ID},
+    1,
+    None,
+    "ab",
+]
+BAD_JSON = [b"", b"\xff", b"[", b"NaN", b"[" * 9_000, b'["\\ud800", "%b"]' % ANY_ID.encode()]
+NO_TIMES = ["", "2026-02-30T00:00:00.000000Z", "2026-01-01", NOW[:-1], NOW.lower(), f" {NOW}"]
 
 
-@ON_ONE_DATABASE
-@pytest.mark.parametrize("key", ["", "2026-02-30T00:00:00.000000Z", "2026-01-01", NOW[:-1], NOW.lower(), f" {NOW}"])
-def test_key_of_another_type_is_refused(ana: Person, key: str) -> None:
-    """A list that is sorted by time goes on from a time."""
-    cursor = forge(ana.id, "created_at", orjson.dumps([key, ANY_ID]))
+@SQLITE_ALONE
+def test_bad_place_under_a_right_digest_is_refused(ana: Person) -> None:
+    """A forged cursor is a bad parameter, and never a 500. A list that is sorted by time goes on from a time."""
+    forged = [
+        *(("title", inside) for inside in BAD_JSON),
+        *(("created_at", orjson.dumps([key, ANY_ID])) for key in NO_TIMES),
+        *((sort, orjson.dumps(place)) for sort in ("-created_at", "updated_at", "title") for place in BAD_PLACES),
+    ]
+    for sort, inside in forged:
+        response = ana.call("GET", f"/api/tasks?sort={sort}&cursor={forge(ana.id, sort, inside)}")
 
-    response = ana.call("GET", f"/api/tasks?sort=created_at&cursor={cursor}")
-
-    assert (response.status_code, response.json) == (400, REFUSAL)
-
-
-@ON_ONE_DATABASE
-@pytest.mark.parametrize("inside", [b"", b"\xff", b"[", b"NaN", b"[" * 9_000, b'["\\ud800", "%b"]' % ANY_ID.encode()])
-def test_bad_json_under_a_right_digest_is_refused(ana: Person, inside: bytes) -> None:
-    """A forged cursor that is no JSON is a bad parameter, too."""
-    response = ana.call("GET", f"/api/tasks?sort=title&cursor={forge(ana.id, 'title', inside)}")
-
-    assert (response.status_code, response.json) == (400, REFUSAL)
+        assert (response.status_code, response.json) == (400, REFUSAL), (sort, inside)
 
 
 @pytest.mark.parametrize("path", ["/api/tasks", "/api/tasks/"])

@@ -14,8 +14,6 @@ from taskapi.database.models import User, db
 from tests.people import Person
 from tests.servers import Proxy
 
-pytestmark = pytest.mark.own_database
-
 UNAVAILABLE = {"error": "The database is not available. Try again.", "code": "DATABASE_ERROR"}
 COUNT_CHANGES = """
     CREATE TABLE changes (what text);
@@ -49,6 +47,7 @@ def changes(postgresql_url: str) -> Iterator[Callable[[], list[str]]]:
             return [what for (what,) in cursor]
 
         yield changes
+        cursor.execute("DROP FUNCTION note CASCADE; DROP TABLE changes")
     connection.close()
 
 
@@ -128,8 +127,9 @@ def test_create_that_takes_over_an_email_answers_201(
 
 
 @both
-@pytest.mark.parametrize("method", ["PUT", "PATCH"])
-@pytest.mark.parametrize("condition", [{}, {"If-Match": "*"}, {"If-Match": "its own"}])
+@pytest.mark.parametrize(
+    ("method", "condition"), [("PUT", {}), ("PATCH", {"If-Match": "*"}), ("PATCH", {"If-Match": "its own"})]
+)
 def test_update_answers_200(
     cut: Cut,
     ana: Person,

@@ -185,35 +185,36 @@ def test_each_privilege_is_needed(app: Flask, postgresql_url: str) -> None:
     assert WORKS == drive(app)
 
 
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "DROP TABLE tasks",
-        "TRUNCATE tasks",
-        "ALTER TABLE tasks ADD COLUMN more text",
-        "CREATE INDEX ON tasks (title)",
-        "CREATE TABLE more ()",
-        "CREATE TEMPORARY TABLE more ()",
-        "CREATE SCHEMA more",
-        "CREATE ROLE more",
-        "SET ROLE taskapi_owner",
-        "DELETE FROM users",
-        "UPDATE users SET id = gen_random_uuid()",
-        "UPDATE tasks SET user_id = gen_random_uuid()",
-        "UPDATE tasks SET id = gen_random_uuid()",
-        "UPDATE tasks SET created_at = now()",
-        "UPDATE alembic_version SET version_num = 'other'",
-        "INSERT INTO alembic_version VALUES ('other')",
-        "DELETE FROM alembic_version",
-        "SELECT * FROM pg_authid",
-        "SELECT pg_read_file('/etc/passwd')",
-        "COPY (SELECT 1) TO PROGRAM 'true'",
-    ],
-)
-def test_the_services_role_may_do_nothing_more(url_as: Callable[[str], str], statement: str) -> None:
+REFUSED = [
+    "DROP TABLE tasks",
+    "TRUNCATE tasks",
+    "ALTER TABLE tasks ADD COLUMN more text",
+    "CREATE INDEX ON tasks (title)",
+    "CREATE TABLE more ()",
+    "CREATE TEMPORARY TABLE more ()",
+    "CREATE SCHEMA more",
+    "CREATE ROLE more",
+    "SET ROLE taskapi_owner",
+    "DELETE FROM users",
+    "UPDATE users SET id = gen_random_uuid()",
+    "UPDATE tasks SET user_id = gen_random_uuid()",
+    "UPDATE tasks SET id = gen_random_uuid()",
+    "UPDATE tasks SET created_at = now()",
+    "UPDATE alembic_version SET version_num = 'other'",
+    "INSERT INTO alembic_version VALUES ('other')",
+    "DELETE FROM alembic_version",
+    "SELECT * FROM pg_authid",
+    "SELECT pg_read_file('/etc/passwd')",
+    "COPY (SELECT 1) TO PROGRAM 'true'",
+]
+
+
+def test_the_services_role_may_do_nothing_more(url_as: Callable[[str], str]) -> None:
     """With its password one can't change the schema, delete users, or look beyond the database."""
-    with pytest.raises(InsufficientPrivilege):
-        execute(url_as("taskapi_service"), statement)
+    for statement in REFUSED:
+        with pytest.raises(InsufficientPrivilege):
+            execute(url_as("taskapi_service"), statement)
+            pytest.fail(statement)
 
 
 def test_owner_owns_every_table(url_as: Callable[[str], str]) -> None:
@@ -224,7 +225,7 @@ def test_owner_owns_every_table(url_as: Callable[[str], str]) -> None:
 
 
 def test_owner_migrates(app: Flask, make_role_app: Callable[[str], Flask], postgresql_url: str) -> None:
-    """All the way down and up again; what that has made is the service's to use once role.sql has been run again."""
+    """The owner migrates down and up; then role.sql grants the new tables to the service."""
     with make_role_app("taskapi_owner").app_context():
         downgrade(revision="base")
         upgrade()

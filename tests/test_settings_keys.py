@@ -115,7 +115,7 @@ def test_value_is_not_shown(settings: Members) -> None:
 
 @pytest.mark.parametrize("secret", ["x" * 32, "é" * 16, "MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcD", SECRET])
 def test_long_secret_is_taken(secret: str) -> None:
-    """32 bytes are 256 bits, as many as HS256's hash has (RFC 7518 section 3.2)."""
+    """HS256 needs 256 bits (RFC 7518 section 3.2)."""
     config = create_app({"DATABASE_URL": NOWHERE, "JWT_SECRET": secret}).config
 
     assert (config["JWT_SECRET"], config["JWT_JWKS_URL"]) == (secret, None)

@@ -14,6 +14,8 @@ from sqlalchemy import event, select
 from taskapi.database.models import User, db
 from tests.people import Person
 
+pytestmark = pytest.mark.own_database
+
 UNAVAILABLE = {"error": "The database is not available. Try again.", "code": "DATABASE_ERROR"}
 FAULT = {"error": "Something went wrong on our side.", "code": "DATABASE_ERROR"}
 NEW = {"title": "Feed the cat"}
@@ -113,7 +115,7 @@ def test_file_that_is_no_database_answers_500(make_app: Callable[..., Flask], tm
 
 
 def test_search_that_takes_too_long_answers_503(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It runs in the service's own process, where SQLite itself has no limit for it."""
+    """SQLite itself has no limit for a statement."""
     with app.app_context():
         assert app.test_cli_runner().invoke(args=["seed", "ana@example.com", "--count", "2000"]).exit_code == 0
         owner = db.session.scalars(select(User.id)).one()

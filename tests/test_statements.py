@@ -14,7 +14,7 @@ from sqlalchemy import text
 from taskapi.database.engine import AUTOCOMMIT, run
 from taskapi.database.models import TASKS, db
 from taskapi.tasks.statements import COLUMNS
-from tests.conftest import POSTGRESQL_ALONE
+from tests.conftest import POSTGRESQL_ALONE, SQLITE_ALONE
 from tests.people import Person, listening
 from tests.servers import Proxy
 
@@ -75,7 +75,7 @@ def test_few_connections_are_kept_busy(app: Flask) -> None:
 
 @POSTGRESQL_ALONE
 def test_ids_are_text(app: Flask) -> None:
-    """No UUID object is made for each, only to make text of it again."""
+    """Ids are not converted to UUID objects and back."""
     with app.test_request_context():
         [row] = run(text("SELECT gen_random_uuid() AS id")).rows
 
@@ -140,7 +140,7 @@ def test_second_page_is_one_statement(ana: Person, statements: list[str]) -> Non
 def test_unusual_request_is_two_statements(
     ana: Person, statements: list[str], method: str, path: str, options: dict[str, Any], expected: list[str]
 ) -> None:
-    """The second one tells what was unusual; it runs in autocommit, too."""
+    """The second one finds the reason; it runs in autocommit, too."""
     task = ana.make()
     if "id" in options.get("json", {}):
         options = {"json": options["json"] | {"id": task["id"]}}
@@ -157,53 +157,42 @@ WRITE_USER = ["INSERT", "SELECT", "INSERT", "INSERT"]
 TAKE_EMAIL = ["INSERT", "SELECT", "INSERT", "UPDATE", "INSERT", "INSERT"]
 
 
+def assert_next_task_costs(person: Person, statements: list[str], expected: list[str]) -> None:
+    """Fail unless the person's next task runs these statements, and the one after it a single INSERT."""
+    statements.clear()
+    person.make()
+    assert statements == expected
+    statements.clear()
+    person.make()
+    assert statements == ["INSERT"]
+
+
 @pytest.mark.parametrize("email", [None, "new@example.com"])
 def test_first_task_of_a_new_user_is_four_statements(app: Flask, statements: list[str], email: str | None) -> None:
-    """The next one is a single statement."""
-    newcomer = Person(app, email=email)
-
-    newcomer.make()
-
-    assert statements == WRITE_USER
-    statements.clear()
-    newcomer.make()
-    assert statements == ["INSERT"]
+    """The user's row is written, once."""
+    assert_next_task_costs(Person(app, email=email), statements, WRITE_USER)
 
 
 def test_new_email_of_a_known_user_is_four_statements(ana: Person, statements: list[str]) -> None:
     """The user's row is written again, once."""
     ana.make()
-    renamed = Person(ana.app, sub=ana.id, email="new@example.com")
-    statements.clear()
 
-    renamed.make()
-
-    assert statements == WRITE_USER
-    statements.clear()
-    renamed.make()
-    assert statements == ["INSERT"]
+    assert_next_task_costs(Person(ana.app, sub=ana.id, email="new@example.com"), statements, WRITE_USER)
 
 
 @pytest.mark.parametrize("known", [True, False], ids=["known user", "new user"])
 def test_taking_over_an_email_is_six_statements(
     ana: Person, ben: Person, statements: list[str], known: bool
 ) -> None:
-    """Only then the email is released, and the next task is a single statement again."""
+    """Only then the email is released."""
     ana.make()
     if known:
         ben.make()
-    heir = Person(ana.app, sub=ben.id, email="ana@example.com")
-    statements.clear()
 
-    heir.make()
-
-    assert statements == TAKE_EMAIL
-    statements.clear()
-    heir.make()
-    assert statements == ["INSERT"]
+    assert_next_task_costs(Person(ana.app, sub=ben.id, email="ana@example.com"), statements, TAKE_EMAIL)
 
 
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@SQLITE_ALONE
 @pytest.mark.parametrize(
     ("method", "path", "options", "status"),
     [
@@ -218,7 +207,7 @@ def test_taking_over_an_email_is_six_statements(
 def test_what_is_refused_costs_nothing(
     ana: Person, statements: list[str], method: str, path: str, options: dict[str, Any], status: int
 ) -> None:
-    """The database hears nothing of a request that it could not serve."""
+    """A request that is answered without the database runs no statement."""
     response = ana.call(method, f"/api/tasks{path}".format(id=uuid4()), **options)
 
     assert (status, []) == (response.status_code, statements)

@@ -1,7 +1,7 @@
 """Timestamps are UTC, in every time zone of the database and the machine."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -30,9 +30,10 @@ def store(person: Person, created_at: datetime) -> None:
         )
 
 
-def test_sessions_time_zone_does_not_show(app: Flask, ana: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sessions_time_zone_does_not_show(make_app: Callable[..., Flask], monkeypatch: pytest.MonkeyPatch) -> None:
     """A database session in another zone gives the same times; PGTZ is set before the app connects."""
     monkeypatch.setenv("PGTZ", "Asia/Tokyo")
+    ana = Person(make_app())
     task = ana.make()
 
     assert abs(datetime.now(UTC) - datetime.fromisoformat(task["created_at"])) < timedelta(minutes=1)

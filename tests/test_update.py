@@ -143,7 +143,7 @@ def test_if_match_of_a_missing_task_answers_404(ana: Person, method: str, fields
 def test_if_match_of_a_deleted_task_answers_404(
     ana: Person, method: str, fields: dict[str, Any], condition: str
 ) -> None:
-    """Its last version is no version any more."""
+    """A deleted task has no version."""
     task = ana.make()
     path, headers = f"/api/tasks/{task['id']}", {"If-Match": condition.format(etag=f'"{task["updated_at"]}"')}
     ana.call("DELETE", path)
@@ -180,7 +180,7 @@ def test_a_change_to_the_same_value_is_a_change(ana: Person) -> None:
 @pytest.mark.parametrize("condition", [{}, {"If-Match": "*"}, {"If-Match": "{etag}"}], ids=str)
 @pytest.mark.parametrize("back", [timedelta(0), timedelta(microseconds=1), timedelta(hours=1)], ids=str)
 def test_version_grows_even_if_the_clock_does_not(ana: Person, back: timedelta, condition: dict[str, str]) -> None:
-    """With a clock that stands, or is behind the row, the version moves on by the smallest step."""
+    """If the clock is not ahead of the row, the version grows by one microsecond."""
     with time_machine.travel(datetime.now(UTC), tick=False) as clock:
         task = ana.make()
         clock.shift(-back)
