@@ -3,7 +3,6 @@
 import logging
 import mmap
 import os
-import re
 import runpy
 import shutil
 import sys
@@ -29,29 +28,18 @@ HERE = Path(__file__).parent
 
 # Run by its path: an import would keep the code that a SIGHUP is to renew.
 service = runpy.run_path(str(HERE / "taskapi" / "config.py"))
-SettingsError = service["SettingsError"]
 
 try:
     load_dotenv(HERE / ".env")  # the workers inherit the environment
 except UnicodeDecodeError:
-    raise SettingsError(".env", "is not UTF-8 text") from None
+    raise service["SettingsError"](".env", "is not UTF-8 text") from None
 settings = service["load"](os.environ)  # a wrong setting stops the master here, before it forks
 
-
-def number(name: str, most: int) -> int:
-    """Return a whole number from the environment, 0 where it is not given; raise SettingsError."""
-    value = os.environ.get(name, "").strip()
-    if value and not (re.fullmatch("[0-9]{1,5}", value) and 1 <= int(value) <= most):
-        raise SettingsError(name, f"must be a whole number from 1 to {most}")
-    return int(value or 0)
-
-
 # A platform gives PORT and routes to it from outside. Otherwise a proxy with TLS stands in front, on this machine.
-port = number("PORT", most=65535)
-bind = f"0.0.0.0:{port}" if port else "127.0.0.1:8000"
+bind = f"0.0.0.0:{settings['PORT']}" if settings["PORT"] else "127.0.0.1:8000"
 
 # CPU is the limit: a worker per core, each with a pool of 10 database connections.
-workers = number("WEB_CONCURRENCY", most=1000) or os.cpu_count() or 1
+workers = settings["WEB_CONCURRENCY"] or os.cpu_count() or 1
 # Clients at once per worker. Each costs a greenlet and a socket.
 worker_connections = 1000
 # Seconds without a sign of life until a worker is killed. A request that waits does not stop the signs.

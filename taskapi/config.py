@@ -55,19 +55,19 @@ def load(environ: Mapping[str, str]) -> dict[str, Any]:
     for name in ("DATABASE_URL", "JWT_SECRET", "JWT_JWKS_URL", "JWT_ISSUER", "JWT_AUDIENCE", "FRONTEND_URL"):
         _require(not QUOTED.fullmatch(given.get(name, "")), name, "is in quotes: take them away")
     debug = given.get("FLASK_DEBUG", "").lower() in _TRUE
-    leeway = given.get("JWT_LEEWAY", "30")
-    is_short = re.fullmatch("[0-9]{1,4}", leeway) and int(leeway) <= MAX_LEEWAY
-    _require(is_short, "JWT_LEEWAY", f"must be a whole number of seconds, at most {MAX_LEEWAY}")
     return {
         "DEBUG": debug,
         "DATABASE_URL": _database_url(given.get("DATABASE_URL", DEVELOPMENT_DATABASE if debug else "")),
         **_verification(given, debug),
         "JWT_ISSUER": given.get("JWT_ISSUER"),
         "JWT_AUDIENCE": given.get("JWT_AUDIENCE"),
-        "JWT_LEEWAY": int(leeway),
+        "JWT_LEEWAY": _number(given, "JWT_LEEWAY", 0, MAX_LEEWAY, default=30),
         "FRONTEND_ORIGINS": _origins(given.get("FRONTEND_URL", DEVELOPMENT_ORIGINS if debug else "")),
         "METRICS": _one_of(("0", "1"), "METRICS", given.get("METRICS", "0")) == "1",
         "LOG_LEVEL": _one_of(LOG_LEVELS, "LOG_LEVEL", given.get("LOG_LEVEL", "INFO").upper()),
+        # gunicorn.conf.py reads these two; 0 means not given.
+        "PORT": _number(given, "PORT", 1, MAX_PORT),
+        "WEB_CONCURRENCY": _number(given, "WEB_CONCURRENCY", 1, 1000),
     }
 
 
@@ -79,6 +79,15 @@ def _require(is_right: object, name: str, problem: str) -> None:
 def _one_of(values: Sequence[str], name: str, value: str) -> str:
     _require(value in values, name, f"must be one of {', '.join(values)}")
     return value
+
+
+def _number(given: Mapping[str, str], name: str, least: int, most: int, default: int = 0) -> int:
+    value = given.get(name)
+    if value is None:
+        return default
+    is_right = re.fullmatch("[0-9]{1,5}", value) and least <= int(value) <= most
+    _require(is_right, name, f"must be a whole number from {least} to {most}")
+    return int(value)
 
 
 def _database_url(url: str) -> str:

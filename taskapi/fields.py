@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import uuid4
 
-from marshmallow import Schema, fields, pre_load
+from marshmallow import Schema, ValidationError, fields, pre_load, validates_schema
 from marshmallow.validate import Length, Regexp
 
 from taskapi.wire import UUID_FORM
@@ -102,3 +102,9 @@ class RowSchema(Schema):
     def ignore_read_only(self, data: Mapping[str, Any], **kwargs: Any) -> dict[str, Any]:
         """Drop the keys that only the server sets."""
         return {name: value for name, value in data.items() if name in self.load_fields or name not in self.fields}
+
+    @validates_schema
+    def change_something(self, data: Mapping[str, Any], **kwargs: Any) -> None:
+        """Refuse an update that changes nothing. A create has its required fields."""
+        if not data:
+            raise ValidationError(f"Give at least one of {', '.join(self.load_fields)}.")

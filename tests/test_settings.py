@@ -24,7 +24,7 @@ NO_DATABASE = "is missing; outside debug mode there is no default. sqlite:/// an
 UNKNOWN_KIND = "must begin with postgresql:// or postgres://, or be sqlite:/// and a path"
 UNREADABLE = "is not a URL that libpq can read; is a special character of the password not escaped?"
 NO_ORIGINS = "must be origins as browsers send them (https://app.example.com, without a slash), separated by commas"
-NO_SECONDS = "must be a whole number of seconds, at most 3600"
+NO_SECONDS = "must be a whole number from 0 to 3600"
 NO_LEVEL = "must be one of DEBUG, INFO, WARNING, ERROR, CRITICAL"
 QUOTED = "is in quotes: take them away"
 
