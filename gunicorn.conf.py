@@ -1,4 +1,4 @@
-"""How gunicorn serves taskapi: `gunicorn wsgi:app` reads this file by itself. gunicorn's own options go first."""
+"""Configure gunicorn. `gunicorn wsgi:app` loads this file; command-line options override it."""
 
 import logging
 import mmap
@@ -26,7 +26,7 @@ from pythonjsonlogger.orjson import OrjsonFormatter
 
 HERE = Path(__file__).parent
 
-# Run by its path: an import would keep the code that a SIGHUP is to renew.
+# Run by path: an import would be cached, and SIGHUP would not reload it.
 service = runpy.run_path(str(HERE / "taskapi" / "config.py"))
 
 try:
@@ -35,36 +35,35 @@ except UnicodeDecodeError:
     raise service["SettingsError"](".env", "is not UTF-8 text") from None
 settings = service["load"](os.environ)  # a wrong setting stops the master here, before it forks
 
-# A platform gives PORT and routes to it from outside. Otherwise a proxy with TLS stands in front, on this machine.
+# A platform sets PORT and routes requests to it. Without PORT, a TLS proxy on this machine forwards them.
 bind = f"0.0.0.0:{settings['PORT']}" if settings["PORT"] else "127.0.0.1:8000"
 
 # CPU is the limit: a worker per core, each with a pool of 10 database connections.
 workers = settings["WEB_CONCURRENCY"] or os.cpu_count() or 1
 # Clients at once per worker. Each costs a greenlet and a socket.
 worker_connections = 1000
-# Seconds without a sign of life until a worker is killed. A request that waits does not stop the signs.
+# Seconds without a heartbeat until a worker is killed. A waiting request does not stop the heartbeat.
 timeout = 30
 # Seconds of silence until a connection is closed. Above a load balancer's usual 60: if gunicorn closed an idle
 # connection first, it could break a request that is on its way.
 keepalive = 75
-# Seconds from /readyz's first 503 to the end of accepting: a load balancer that asks every second knows by then.
+# Seconds between /readyz's first 503 and closing the listener. A load balancer that polls each second sees it.
 DRAIN = 2
-# Seconds that requests under way get at a stop. The longest takes 12.5: 6.5 for the database, 3 for each of two fetches
-# of keys.
+# Seconds for open requests to finish at a stop. The longest takes 12.5: 6.5 for the database, 3 for each of two key
+# fetches.
 graceful_timeout = 15
-# No client says where the service is mounted: neither SCRIPT_NAME nor PATH_INFO is taken from a header.
+# Clients cannot set the mount path: SCRIPT_NAME and PATH_INFO are not read from headers.
 forwarder_headers = ""
-# A local socket that takes commands.
+# No local command socket.
 control_socket_disable = True
 # Bytes of a response that are sent at once, and of a body that are read at once.
 BUFFER = 64 * 1024
 
 
 class Connection(socket):
-    """A client's connection that takes turns with the others, and sends head and body of a response at once.
+    """A client's connection that yields to others, and sends a response's head and body together.
 
-    gevent itself switches only where there is nothing to read or no room to write: one client that sends without end
-    would stop the worker.
+    gevent switches only when a read or a write would block: one client that sends endlessly would stop the worker.
     """
 
     unsent = b""
@@ -94,10 +93,10 @@ class Connection(socket):
 
 
 class DrainingServer(StreamServer):
-    """A listener that accepts what the kernel has queued before it closes, which would reset those connections."""
+    """A listener that accepts all queued connections before it closes: closing would reset them."""
 
     def close(self) -> None:
-        """Accept one by one; each asks for the address of the listener while that is open."""
+        """Accept one by one: each connection needs the listener's address, so keep it open."""
         self.stop_accepting()
         while not self.closed and (accepted := self.do_read()):
             self.do_handle(*accepted)
@@ -106,7 +105,7 @@ class DrainingServer(StreamServer):
 
 
 class Worker(GeventWorker):
-    """A request that waits, for a slow client or the database, holds a greenlet and no other request."""
+    """A request that waits for a slow client or the database blocks only its own greenlet."""
 
     def server_class(  # type: ignore[override]
         self, listener: socket, application: Any, spawn: Any, log: Any, handler_class: Any, environ: Any
@@ -117,7 +116,7 @@ class Worker(GeventWorker):
         return server
 
     def handle(self, listener: Any, client: socket, addr: Any) -> None:
-        """Serve a connection. GeventWorker's own handle would take away the limit for silence in a body."""
+        """Serve a connection. GeventWorker's own handle would remove the timeout for a silent body."""
         connection = Connection(fileno=client.detach())
         connection.settimeout(self.cfg.keepalive)
         super(GeventWorker, self).handle(listener, connection, addr)
@@ -131,16 +130,16 @@ class Worker(GeventWorker):
 
 
 worker_class = Worker
-sendfile = False  # it would overtake what Connection keeps
+sendfile = False  # it would bypass Connection's buffer
 
 
 def pre_fork(server: Any, worker: Any) -> None:
-    """Give a worker a byte that it shares with the master. Any worker class can read it, and it interrupts nothing."""
+    """Share a byte of memory with the worker. Any worker class can read it; unlike a signal, it interrupts nothing."""
     worker.draining = mmap.mmap(-1, 1)
 
 
 def post_worker_init(worker: Any) -> None:
-    """Have /readyz read the byte. The bare function of the benchmarks has no config."""
+    """Pass the byte to /readyz. The benchmarks' bare WSGI function has no config."""
     getattr(worker.wsgi, "config", {})["DRAINING"] = worker.draining
 
 
@@ -160,14 +159,14 @@ def when_ready(server: Any) -> None:
 
 
 def on_starting(server: Any) -> None:
-    """Make the folder where the workers' counts meet; the variable is prometheus_client's."""
+    """Create the folder for the workers' metrics. prometheus_client reads the variable."""
     server.counts = tempfile.mkdtemp(prefix="taskapi-") if settings["METRICS"] else None
     if server.counts:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = server.counts
 
 
 def child_exit(server: Any, worker: Any) -> None:
-    """Count a worker's connections no longer."""
+    """Stop counting a dead worker's connections."""
     if server.counts:
         from prometheus_client.multiprocess import mark_process_dead
 
@@ -193,10 +192,10 @@ def hide_request(record: logging.LogRecord) -> bool:
 
 
 class Log(Logger):
-    """gunicorn's own lines, on stdout and in the form of the service's. No access log: each request has a line."""
+    """Log gunicorn's lines to stdout in the service's format. No access log: the service logs each request."""
 
     def setup(self, cfg: Any) -> None:
-        """Set level, form and filter. At DEBUG gunicorn quotes what it could not read."""
+        """Set level, form and filter. At DEBUG, gunicorn quotes malformed requests."""
         super().setup(cfg)
         self.error_log.setLevel(max(self.error_log.level, logging.INFO))
         for handler in self.error_log.handlers:

@@ -20,7 +20,7 @@ PREFLIGHT_SECONDS = 600  # how long a browser may remember a preflight; Chromium
 
 
 def create_app(settings: Mapping[str, str] | None = None) -> Flask:
-    """Return the service; settings go before the environment's. Raises config.SettingsError."""
+    """Create the app; settings override the environment. Raises config.SettingsError."""
     app = Flask(__name__, static_folder=None)
     app.config.from_mapping(config.load({**os.environ, **(settings or {})}))
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY + 1  # where werkzeug stops reading
@@ -50,7 +50,7 @@ def _allow_origins(app: Flask) -> None:
     options = get_cors_options(
         app,
         {
-            # A plain string would match in any case, and be taken for a pattern if it has a bracket (IPv6).
+            # flask-cors ignores case in plain strings, and reads one with a bracket (IPv6) as a pattern.
             "origins": [re.compile(re.escape(origin) + r"\Z") for origin in app.config["FRONTEND_ORIGINS"]],
             "methods": ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],
             "allow_headers": REQUEST_HEADERS,
@@ -62,7 +62,7 @@ def _allow_origins(app: Flask) -> None:
 
     @app.after_request
     def allow_origin(response: Response) -> Response:
-        """Work on the answers to browsers alone, which the extension's own hook does not."""
+        """Handle only requests with an Origin; flask-cors's own hook handles all."""
         origin = request.headers.get("Origin")
         if origin is not None:
             set_cors_headers(response, options)
@@ -73,7 +73,7 @@ def _allow_origins(app: Flask) -> None:
 
 
 def _announce(app: Flask) -> None:
-    """Log what the service runs on, when it starts to serve: other commands print their own result."""
+    """Log the configuration when serving starts; other commands print their own result."""
     command = click.get_current_context(silent=True)
     if command is not None and command.info_name != "run":
         return

@@ -23,7 +23,7 @@ def init_app(app: Flask) -> None:
 
 
 def _check_claim(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-    """Refuse what a token's claim could not hold."""
+    """Refuse an invalid claim."""
     is_email = parameter.name == "email"
     if value is not None and (CLAIMS.validate({"sub": value, "exp": 0}) or (is_email and len(value) > MAX_EMAIL)):
         raise click.BadParameter("must be printable text, of at most 254 characters for an email and 255 for a subject")
@@ -62,7 +62,7 @@ def _default_sub(email: str) -> str:
 @click.argument("email", callback=_check_claim)
 @click.option("--count", type=click.IntRange(min=1), default=20, show_default=True, help="How many tasks.")
 def seed(email: str, count: int) -> None:
-    """Give the user with EMAIL some tasks; without such a user, the one of `flask token EMAIL`."""
+    """Create tasks for the user with EMAIL, or else for the user of `flask token EMAIL`."""
     with in_one_line(), db.session.begin():
         owner = db.session.scalar(select(User.id).where(User.email == email))
         if owner is None:

@@ -1,6 +1,6 @@
 """Settings, read from the environment and validated once.
 
-gunicorn.conf.py runs this file by its path, in the master process: it imports nothing of taskapi.
+gunicorn.conf.py runs this file by path in the master process, so it must not import taskapi.
 """
 
 import re
@@ -15,7 +15,7 @@ DEVELOPMENT_SECRET = "known-to-everyone-for-development-only"
 DEVELOPMENT_ORIGINS = "http://localhost:3000,http://localhost:5173"  # Next.js and Vite
 DEVELOPMENT_DATABASE = "sqlite:///taskapi.sqlite3"  # in the instance folder
 
-# PyJWT's; importing it here would import ssl before gevent patches it.
+# PyJWT's list. Importing PyJWT here would import ssl before gevent patches it.
 PUBLIC_KEY_ALGORITHMS = set("RS256 RS384 RS512 PS256 PS384 PS512 ES256 ES256K ES384 ES512 ES521 EdDSA".split())
 DEFAULT_ALGORITHMS = "RS256,ES256,EdDSA"
 MIN_SECRET_BYTES = 32  # RFC 7518 section 3.2: an HS256 key is at least as long as the hash
@@ -28,11 +28,11 @@ LOG_LINE: dict[str, Any] = {
     "fmt": ["levelname", "message"],
     "rename_fields": {"levelname": "level", "exc_info": "traceback"},
     "timestamp": "time",
-    "defaults": {"time": None},  # which comes first
+    "defaults": {"time": None},  # makes time the first key
 }
 
 _TRUE = {"1", "t", "true", "y", "yes", "on"}  # of FLASK_DEBUG, as the flask command reads it
-# RFC 6454 section 6.2: as browsers send an origin, in lower case, without path and default port. Group 1 is the port.
+# An origin as browsers send it (RFC 6454 section 6.2): lower case, no path, no default port. Group 1 is the port.
 _ORIGIN = r"(?:http(?!.*:80$)|https(?!.*:443$))://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::([1-9][0-9]{0,4}))?"
 _JWKS_URL = r"(?:https://[A-Za-z0-9._-]+|http://(?:localhost|127\.0\.0\.1|\[::1\]))(?::([1-9][0-9]{0,4}))?(?:/[!-~]*)?"
 QUOTED = re.compile("""(['"]).*\\1""", re.DOTALL)
@@ -40,7 +40,7 @@ _PUBLIC_KEY = re.compile(r"^(?:\[?\s*\{|ssh-|ecdsa-sha2-)|----[- ]BEGIN")
 
 
 class SettingsError(SystemExit):
-    """A setting that stops the start with one line, which never holds the setting's value."""
+    """A wrong setting: stop the start with one line, which never contains the value."""
 
     def __init__(self, name: str, problem: str) -> None:
         super().__init__(f"taskapi cannot start: {name} {problem}")
@@ -107,10 +107,10 @@ def _parse(url: str) -> dict[str, str]:
         parts: dict[str, str] = parse_dsn(url)
     except (psycopg2.ProgrammingError, UnicodeError) as error:
         unknown = re.search('invalid URI query parameter: "([a-z_-]+)"', str(error))
-        if unknown and "@" not in url.partition("?")[2]:  # else the password has a "?", and this is a piece of it
+        if unknown and "@" not in url.partition("?")[2]:  # with "@", this may be part of the password
             problem = f"has a part that libpq does not know: {unknown[1]}"
         raise SettingsError("DATABASE_URL", problem) from None  # libpq's message quotes the URL, password included
-    # An unescaped password leaves a piece of itself in one of these, and libpq's messages quote them.
+    # Part of an unescaped password would be in one of these, which libpq's messages quote.
     names = f"{parts.get('host', '')},{parts.get('dbname', '')}"
     is_whole = re.fullmatch("[0-9,]*", parts.get("port", "")) and not re.search("(?:^|,)[^,/@][^,]*@", names)
     _require(is_whole, "DATABASE_URL", problem)
@@ -118,7 +118,7 @@ def _parse(url: str) -> dict[str, str]:
 
 
 def _check_values(parts: Mapping[str, str]) -> None:
-    """Have libpq check the values, which it does before it connects, here to sockets that do not exist."""
+    """Let libpq check the values. It checks before it connects; these sockets do not exist."""
     hosts = max(parts.get(name, "").count(",") for name in ("host", "hostaddr")) + 1
     nowhere = {"host": ",".join(["/nonexistent"] * hosts), "hostaddr": "," * (hosts - 1)}
     try:

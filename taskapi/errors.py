@@ -1,4 +1,4 @@
-"""The eight codes, the one shape of an error, and what an error of the database means."""
+"""Error codes, the error response, and the status of database errors."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -27,10 +27,10 @@ SENTENCES = {
 
 RETRY_AFTER = "1"  # seconds; a database that restarts or fails over is usually back by then
 
-# Code prefixes of statements that gave way to another and did nothing: SQLite's lock, PostgreSQL's
-# serialization_failure and deadlock_detected.
+# Code prefixes of contention; the statement did nothing: SQLite's lock, PostgreSQL's serialization_failure and
+# deadlock_detected.
 CONTENTION = ("SQLITE_BUSY", "40001", "40P01")
-# Code prefixes of faults that pass. PostgreSQL's appendix A: connection exceptions, insufficient resources, operator
+# Code prefixes of temporary faults. PostgreSQL's appendix A: connection exceptions, insufficient resources, operator
 # intervention (starting, shutting down, cancelled), transaction rollbacks, lock not available; sqlite.org/rescode.html.
 UNAVAILABLE = ("08", "53", "57", "40", "55P03") + tuple(
     f"SQLITE_{name}" for name in ("BUSY", "CANTOPEN", "FULL", "INTERRUPT", "LOCKED", "READONLY")
@@ -38,7 +38,7 @@ UNAVAILABLE = ("08", "53", "57", "40", "55P03") + tuple(
 
 
 class ApiError(Exception):
-    """An answer of 400 or above, raised from anywhere. Without code and message the status gives them."""
+    """An error response, raised anywhere. code and message default to the status's."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ def _code(status: int) -> Code:
 
 
 def init_app(app: Flask) -> None:
-    """Answer everything that is raised, on any path, in the one shape."""
+    """Answer every exception, on any path, in the same shape."""
     app.register_error_handler(ApiError, _answer)
     app.register_error_handler(HTTPException, _http)
     app.register_error_handler(ValidationError, _validation)
@@ -111,7 +111,7 @@ def sqlstate(error: DBAPIError) -> str:
 
 
 def is_contention(error: DBAPIError) -> bool:
-    """Return whether the statement gave way to another and did nothing."""
+    """Return whether contention stopped the statement; it did nothing."""
     return sqlstate(error).startswith(CONTENTION)
 
 

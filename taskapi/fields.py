@@ -10,7 +10,7 @@ from marshmallow.validate import Length, Regexp
 
 from taskapi.wire import UUID_FORM
 
-# Clients get these patterns. A line as it comes, before the trim: no Cc and no bidirectional override but around it.
+# The API's description has these patterns. A line before trimming: no Cc or bidirectional override inside.
 LINE_PATTERN = re.compile(
     r"^\s*[^\s\x00-\x1f\x7f-\x9f\u202d\u202e][^\x00-\x1f\x7f-\x9f\u202d\u202e]*(?:[\t-\r\x1c-\x1f\x85]\s*)?$"
 )
@@ -18,7 +18,7 @@ TEXT_PATTERN = re.compile(r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]*$")  # no Cc
 
 
 def say(message: str) -> dict[str, Any]:
-    """Return marshmallow's error_messages for a field that says this of a missing, null or mistyped value."""
+    """Return marshmallow's error_messages: this message for a missing, null or mistyped value."""
     return dict.fromkeys(("required", "null", "invalid"), message)
 
 
@@ -81,9 +81,9 @@ def timestamp(description: str = "UTC, in microseconds.") -> fields.AwareDateTim
 
 
 class RowSchema(Schema):
-    """A row of the caller's: the fields, and their order, of what comes in and of what goes out.
+    """A row of the caller: its fields, in order, for input and output.
 
-    What the API gives, it takes back: read-only keys may stand in the input and are ignored.
+    Read-only keys in the input are ignored, so a client can send a row back whole.
     """
 
     error_messages = {"unknown": "There is no such field."}

@@ -18,7 +18,7 @@ READY_LIMIT = 2.5  # seconds for the database; the answer is due within 3
 
 @bp.after_request
 def forbid_caching(response: Response) -> Response:
-    """Keep an old answer from being taken for a new one."""
+    """Forbid caching: each answer must be current."""
     response.headers["Cache-Control"] = "no-store"
     return response
 
@@ -42,7 +42,7 @@ def readyz() -> Response:
             raise
         g.error = error  # for the log
         revisions = []  # the table does not exist, or this role can't read it
-    # The next revision too: an upgrade comes before its code, and must not take the running code out of service.
+    # Accept the next revision too: a migration runs before its code, and the old code must stay ready.
     if revisions not in ([_head()], [f"{int(_head()) + 1:04}"]):
         raise ApiError(503, "DATABASE_ERROR", "The database schema is not current. Run: flask db upgrade")
     return jsonify({"status": "ok"})

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 def init_app(app: Flask) -> None:
-    """Log to stdout, in lines for people in debug mode and else in JSON. Call it before any other hook is added."""
+    """Log to stdout: readable lines in debug mode, otherwise JSON. Call this before adding other hooks."""
     handler = logging.StreamHandler(sys.stdout)
     handler.name = __name__
     handler.addFilter(_add_request_id)
@@ -36,7 +36,7 @@ def init_app(app: Flask) -> None:
     root.handlers = [*(other for other in root.handlers if other.name != __name__), handler]
     for logger in (root, app.logger):  # Flask would set the app's own to DEBUG in debug mode
         logger.setLevel(app.config["LOG_LEVEL"])
-    # No line names a thread or a process; looking them up would cost a tenth of it.
+    # Lines have no thread or process; their lookup takes a tenth of a line's time.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     # The development server's own request lines show paths and queries.
     logging.getLogger("werkzeug").addFilter(lambda record: " - - [" not in record.getMessage())
@@ -45,7 +45,7 @@ def init_app(app: Flask) -> None:
 
 
 class ReadableFormatter(logging.Formatter):
-    """A line for people, with what else is told of a request behind its message."""
+    """A readable line: the message, then the request's details."""
 
     converter = time.gmtime  # type: ignore[assignment]  # typeshed leaves out its default argument
     default_time_format, default_msec_format = "%Y-%m-%dT%H:%M:%S", "%s.%03dZ"

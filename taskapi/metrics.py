@@ -1,4 +1,4 @@
-"""Prometheus at /metrics, if METRICS asks for it; all worker processes of one gunicorn count together."""
+"""Prometheus at /metrics, if METRICS is 1; the counts include all workers of one gunicorn."""
 
 import os
 from time import perf_counter
@@ -17,7 +17,7 @@ def init_app(app: Flask) -> None:
     """Count and time requests, and add /metrics, if the setting says so."""
     if not app.config["METRICS"]:
         return
-    # Not above: on import it decides whether several processes count together, by a variable of gunicorn.conf.py.
+    # Imported late: on import, prometheus_client reads a variable that gunicorn.conf.py sets.
     from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
     from prometheus_client.multiprocess import MultiProcessCollector
 

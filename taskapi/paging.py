@@ -25,7 +25,7 @@ DEFAULT_LIMIT = 50
 DIGEST_SIZE = 8
 
 LIMIT_MESSAGE = f"Give one whole number from 1 to {MAX_LIMIT}."
-FROM_LINK = "Where to go on: from the Link header of a page of this list."
+FROM_LINK = "The next page's cursor, from the Link header of this list."
 CURSOR_MESSAGE = "Give one cursor from a Link header of this list."
 
 Rows = Sequence[Row[Any]]
@@ -33,7 +33,7 @@ Filters = Mapping[str, ColumnElement[bool]]
 
 
 class QuerySchema(Schema):
-    """The parameters of a list, all of them text; one that is given twice arrives as a list, which no field takes."""
+    """The query parameters of a list, as text. A repeated one becomes a list, which every field refuses."""
 
     error_messages = {"unknown": "There is no such parameter."}
 
@@ -61,7 +61,7 @@ def query_schema(sorts: Sequence[str], **filters: fields.Field[Any]) -> Schema:
 
 
 class Listing:
-    """The lists of one table's rows, each page as cheap as the first."""
+    """Lists of one table's rows. Each page costs as much as the first."""
 
     def __init__(self, columns: Sequence[Column[Any]], schema: Schema, filters: Filters) -> None:
         """Show these columns. A filter is a parameter of the schema and a condition with a bindparam of that name."""
@@ -98,7 +98,7 @@ class Listing:
         return statement.order_by(*order).limit(bindparam("limit"))
 
     def _scope(self, owner: str, query: Mapping[str, Any]) -> bytes:
-        """Return what a cursor belongs to."""
+        """Return the table, owner and query of a cursor."""
         return orjson.dumps([self.table.name, owner, query])
 
 
@@ -130,7 +130,7 @@ def _load(schema: Schema, query_string: bytes) -> Mapping[str, Any]:
     text = query_string.decode(errors="surrogateescape")
     given: dict[str, Any] = {}
     for name, value in parse_qsl(text, keep_blank_values=True, errors="surrogateescape"):
-        # What is not UTF-8 becomes a list too, and its name readable for the error.
+        # A value that is not UTF-8 becomes a list too. The error shows a readable name.
         name, is_text = name.encode(errors="replace").decode(), value == value.encode(errors="replace").decode()
         given[name] = value if is_text and name not in given else [value]
     return dict(schema.load(given))

@@ -64,7 +64,7 @@ def _read() -> bytes:
         raise ApiError(413)
     try:
         data = request.get_data()
-    except Exception as error:  # each server has its own for a body that it can't read
+    except Exception as error:  # each server raises its own for an unreadable body
         raise ValueError from error
     if len(data) > MAX_BODY:
         raise ApiError(413)  # werkzeug cuts a chunked body off at MAX_CONTENT_LENGTH without an error
@@ -75,7 +75,7 @@ def _read() -> bytes:
 
 def show(row: Row[Any]) -> dict[str, Any]:
     """Return a row for JSON."""
-    # orjson writes datetimes as we do, and faster, but leaves out a fraction that is 0.
+    # orjson writes datetimes in our format, and faster, but omits a fraction of 0.
     return {
         name: write_timestamp(value) if type(value) is datetime and not value.microsecond else value
         for name, value in zip(row._fields, row)
@@ -83,7 +83,7 @@ def show(row: Row[Any]) -> dict[str, Any]:
 
 
 def read_id(text: str) -> str:
-    """Return a UUID of a path in lower case; raise the 404, as a malformed id is one that does not exist."""
+    """Return a path's UUID in lower case; raise the 404 for a malformed one, as for an unknown one."""
     if not UUID_FORM.fullmatch(text):
         raise ApiError(404)
     return text.lower()
@@ -91,7 +91,7 @@ def read_id(text: str) -> str:
 
 def write_timestamp(value: datetime) -> str:
     """Return an aware UTC datetime in RFC 3339's form, with microseconds and Z."""
-    return value.isoformat(timespec="microseconds")[:-6] + "Z"  # for +00:00
+    return value.isoformat(timespec="microseconds")[:-6] + "Z"  # replaces +00:00
 
 
 def read_timestamp(text: str) -> datetime:

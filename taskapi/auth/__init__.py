@@ -25,7 +25,7 @@ def init_app(app: Flask) -> None:
 
 
 def needs_token(path: str) -> bool:
-    """Return whether a path is guarded, whether or not it has a route."""
+    """Return whether a path needs a token, with or without a route."""
     return path.startswith(PREFIX) and not f"{path}/".startswith(PUBLIC)
 
 

@@ -9,7 +9,7 @@ from zlib import decompressobj
 
 from jwt import PyJWK
 
-FETCH_LIMIT = 10.0  # seconds that a fetch takes; its keys count when they come
+FETCH_LIMIT = 10.0  # seconds for a fetch, also after the request stops waiting
 MAX_BYTES = 64 * 1024  # of a key set; real ones have two or three keys, under 10 KiB
 GZIP = 31  # zlib's wbits: a gzip header, and the largest window
 MIN_RSA_BITS = 2048  # RFC 7518 section 3.3
@@ -29,14 +29,14 @@ SHAPES = {
 
 
 class NoRedirects(HTTPRedirectHandler):
-    """A redirect is an error that names its status: the keys come from the URL of the settings alone."""
+    """Refuse redirects, with an error that names the status: keys come only from JWT_JWKS_URL."""
 
     def redirect_request(self, *args: Any) -> None:
-        """Follow none."""
+        """Refuse."""
 
 
 def fetch(url: str) -> Sequence[Any]:
-    """Return the JWKs at a URL; raise any of a dozen exceptions for an answer that is none."""
+    """Return the JWKs at a URL; a bad answer raises any of a dozen exceptions."""
     deadline = monotonic() + FETCH_LIMIT
     request = Request(url, headers={"Accept": "application/json", "User-Agent": "taskapi"})
     document = b""
@@ -57,7 +57,7 @@ def read_keys(jwk: Any, algorithms: Sequence[str], skipped: set[str]) -> list[Py
     Members that are null or empty count as absent. A key of another use (RFC 7517 section 4) is left out silently.
     """
     members = {name: value for name, value in jwk.items() if value not in ABSENT} if isinstance(jwk, dict) else {}
-    members.pop("d", None)  # of a private key published by mistake the public half is enough
+    members.pop("d", None)  # if a private key is published, use its public half
     try:
         if members.get("use", "sig") != "sig" or "verify" not in members.get("key_ops", ["verify"]):
             return []
@@ -69,7 +69,7 @@ def read_keys(jwk: Any, algorithms: Sequence[str], skipped: set[str]) -> list[Py
 
 
 def _fitting(members: Mapping[str, Any], algorithms: Sequence[str]) -> Sequence[str]:
-    if members.get("kty") == "oct":  # a secret, which serves none of these
+    if members.get("kty") == "oct":  # a secret is not a public key
         return []
     shape, alg = members.get("crv", members.get("kty")), members.get("alg")
     fitting = [name for name in algorithms if name in SHAPES.get(shape, ()) and alg in (None, name)]

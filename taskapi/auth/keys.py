@@ -14,7 +14,7 @@ from taskapi.errors import ApiError
 
 Keys = tuple[PyJWK, ...]  # a new tuple for each generation
 
-# Seconds between two fetches: while nothing has been loaded, to renew what has, and because no key fits a token.
+# Seconds between two fetches: before the first success, to renew keys, and when no key fits a token.
 COOLDOWNS = {"first": 1, "renewal": 300, "unknown": 30}
 STALE_LIMIT = 24 * 3600  # seconds that keys outlive their endpoint
 WAIT_LIMIT = 3.0  # seconds that a request waits for a fetch
@@ -42,7 +42,7 @@ class SharedSecret:
 class KeySet:
     """The public keys at a URL (RFC 7517 section 5).
 
-    A request with a known key waits for no fetch, unless no request has asked for the keys in a day. PyJWKClient makes
+    A request with a known key waits for a fetch only if the last renewal is a day old. PyJWKClient makes
     every request wait for its fetch, and loses the keys when the endpoint is down.
     """
 
@@ -54,7 +54,7 @@ class KeySet:
         self._begun = dict.fromkeys(COOLDOWNS, -inf)
         self._failing_since = inf
         self._fetch: Thread | None = None
-        self._lock = Lock()  # guards the above; it is never held while waiting
+        self._lock = Lock()  # guards the attributes above; not held while waiting
 
     def keys(self) -> Keys:
         """Return the usable keys, perhaps none, and begin their renewal if it is time."""
@@ -77,7 +77,7 @@ class KeySet:
         return bool(self._keys) and monotonic() - self._failing_since <= STALE_LIMIT
 
     def _refresh(self, reason: str, wait: bool = True) -> bool:
-        """Join the fetch under way, or begin one if the cooldown allows; return whether one was joined to its end."""
+        """Join a running fetch, or start one if the cooldown allows; return whether a joined one has ended."""
         with self._lock:
             thread, joined = self._fetch, self._fetch is not None
             if thread is None:

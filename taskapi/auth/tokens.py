@@ -20,7 +20,7 @@ END_OF_TIME = 253402300799  # Unix time of the last second of the year 9999
 # Makes the id of every user whose sub is not a UUID. It must never change.
 NAMESPACE = UUID("7c0a2c5e-5d0f-4b6e-9f0b-3a51d6b1c8e4")
 
-# What PyJWT takes or ignores and the contract refuses: extensions, compression, and other kinds of JWT (RFC 8725 3.11).
+# Header parameters that PyJWT accepts or ignores, and that we refuse: extensions and compression.
 REFUSED_PARAMETERS = {"crit", "b64", "zip"}
 
 REASONS: dict[type[Exception], str] = {
@@ -28,11 +28,11 @@ REASONS: dict[type[Exception], str] = {
     jwt.InvalidIssuerError: "issuer", jwt.InvalidAudienceError: "audience",
     jwt.InvalidTokenError: "form", jwt.DecodeError: "form",
 }
-# Some of these are PyJWT's defaults, and written out all the same.
+# Some of these are PyJWT's defaults, set explicitly.
 OPTIONS: Options = {
     "require": ["exp", "sub"],
     "verify_signature": True,
-    "verify_exp": False,  # identify() does, so that only a token with no other fault is called expired
+    "verify_exp": False,  # identify() checks it last: an expired token has no other fault
     "verify_nbf": True,
     "verify_iat": True,
     "verify_sub": True,
@@ -43,14 +43,14 @@ OPTIONS: Options = {
 
 
 class Refused(Exception):
-    """A token that is not taken. The reason is one of the contract's words, for the log alone."""
+    """The token is refused. The reason is for the log only; docs/operating.md lists them."""
 
     def __init__(self, reason: str) -> None:
         self.reason = reason
 
 
 class Identity(NamedTuple):
-    """Who asks: a user's id, and the email that the token shows, if any."""
+    """The caller: the user's id, and the token's email, if any."""
 
     id: str
     email: str | None
@@ -86,7 +86,7 @@ CLAIMS = ClaimsSchema(unknown=EXCLUDE)
 
 
 def identify(token: str, source: SharedSecret | KeySet, config: Mapping[str, Any]) -> Identity:
-    """Return whose token this is; raise Refused, and the 503 if there are no keys."""
+    """Return the token's user; raise Refused, or the 503 if there are no keys."""
     rules = (source.algorithms, config["JWT_ISSUER"], config["JWT_AUDIENCE"], config["JWT_LEEWAY"])
     keys = source.keys()
     try:
@@ -100,8 +100,8 @@ def identify(token: str, source: SharedSecret | KeySet, config: Mapping[str, Any
     return identity
 
 
-# A token is sent again and again. Only verified ones are kept, and only for these very keys. What can change while they
-# stay is exp alone, which identify() looks at each time. An entry takes about a kilobyte.
+# Cache verified tokens, for the same keys and rules. Only expiry can change afterwards, and identify() checks it each
+# time. An entry takes about a kilobyte.
 @lru_cache(maxsize=1024)
 def _verify(
     token: str, keys: Keys, algorithms: Sequence[str], issuer: str | None, audience: str | None, leeway: int
@@ -135,7 +135,7 @@ def _fitting(header: Mapping[str, Any], keys: Keys) -> Keys:
 
 
 def _decode(token: str, keys: Keys, **rules: Any) -> dict[str, Any]:
-    """Return the claims of a token that is right in everything but, perhaps, exp."""
+    """Verify all of a token but exp, and return its claims."""
     checks: Options = {"verify_iss": rules["issuer"] is not None, "verify_aud": rules["audience"] is not None}
     refused: Exception = Refused("key")
     for key in keys:  # several if a set has one key id twice
@@ -147,14 +147,14 @@ def _decode(token: str, keys: Keys, **rules: Any) -> dict[str, Any]:
 
 
 def user_id(issuer: str, subject: str) -> str:
-    """Return the id of the user that an issuer calls subject; it is the same for ever."""
+    """Return the user's id for an issuer and a subject; it never changes."""
     if UUID_FORM.fullmatch(subject):
         return subject.lower()
     return str(uuid5(NAMESPACE, f"{issuer}\n{subject}"))
 
 
 def _email(claims: Mapping[str, Any]) -> str | None:
-    """Return the address, unless the token calls it unverified or it can't be shown."""
+    """Return the email; None if it is unverified, too long or not printable."""
     email: str = claims["email"] or ""
     is_good = claims["email_verified"] in (True, "true") and len(email) <= MAX_EMAIL and email.isprintable()
     return email or None if is_good else None

@@ -35,7 +35,7 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 UUID_OID = 2950  # in PostgreSQL's pg_type
 READ_ONLY = "25006"  # read_only_sql_transaction: what a primary answers once it has become a standby
 
-# Each user's connections, for as long as a request holds one. Under gevent a Queue costs a tenth of a Semaphore.
+# A semaphore per user: put() takes a place, get() frees it. Under gevent a Queue costs a tenth of a Semaphore.
 _shares: WeakValueDictionary[str, Queue[None]] = WeakValueDictionary()
 
 
@@ -90,7 +90,7 @@ def init_app(app: Flask) -> None:
     """Give the app its engines, without connecting."""
     options = _engine_options(app.config["DATABASE_URL"])
     app.config["SQLALCHEMY_ENGINE_OPTIONS"] = options
-    # The timeout is SQLite's, for locks.
+    # timeout: how long SQLite waits for locks.
     request_options: dict[str, Any] = {"isolation_level": "AUTOCOMMIT", "connect_args": {"timeout": 0}}
     request_options |= {"skip_autocommit_rollback": True, "pool_reset_on_return": None}  # there is nothing to roll back
     app.config["SQLALCHEMY_BINDS"] = {AUTOCOMMIT: options | request_options}
@@ -118,7 +118,7 @@ def _on_connect(connection: Any, record: object) -> None:
         # Every thousand steps, about a millisecond, SQLite asks whether to interrupt.
         connection.set_progress_handler(lambda: seconds_left() == 0, 1000)
     else:
-        # Ids are text throughout; SQLAlchemy has psycopg2 make UUID objects, and makes text of them again.
+        # Read ids as text: psycopg2 would make UUID objects, and SQLAlchemy would make text of them.
         extensions.register_type(extensions.new_type((UUID_OID,), "UUID", lambda text, cursor: text), connection)
 
 

@@ -18,8 +18,8 @@ DEADLINE: ContextVar[float | None] = ContextVar("DEADLINE", default=None)
 
 DEFAULTS = {
     "fallback_application_name": "taskapi",
-    # Seconds of silence until the connection is probed, seconds between probes, and probes. Firewalls forget silent
-    # connections without telling either side; the next request on one would wait in vain.
+    # Seconds of silence before the first probe, seconds between probes, number of probes. Firewalls drop silent
+    # connections without notice; the next request on one would wait in vain.
     "keepalives_idle": 30,
     "keepalives_interval": 10,
     "keepalives_count": 3,
@@ -45,7 +45,7 @@ def connect(url: str) -> extensions.connection:
     has_address = {"hostaddr", "service"} & parts.keys() or {"PGHOSTADDR", "PGSERVICE"} & os.environ.keys()
     if not has_address and not all(map(ADDRESS_OR_SOCKET.fullmatch, hosts)):
         parts |= _resolve(hosts, parts.get("port", "").split(","))
-    # Text is any of Unicode, with every default of the server, the role and the environment.
+    # Override the encoding that the server, the role or the environment sets.
     connection: extensions.connection = psycopg2.connect(**parts | {"client_encoding": "utf8"})
     return connection
 
@@ -53,7 +53,7 @@ def connect(url: str) -> extensions.connection:
 def _resolve(hosts: list[str], ports: list[str]) -> dict[str, str]:
     """Return the hosts with their addresses: libpq would block the whole process while it looks them up.
 
-    A host with several addresses stands there once for each, as libpq takes one address per host. Raises
+    Repeat a host for each of its addresses: libpq takes one address per host. Raises
     DeadlineExceeded, and psycopg2.OperationalError if no host has an address.
     Source: postgresql.org/docs/current/libpq-connect.html#LIBPQ-MULTIPLE-HOSTS
     """

@@ -1,4 +1,4 @@
-"""Rows that belong to a user: find and insert them within the caller's, and write the caller's own row."""
+"""Find and insert the caller's rows, and save the caller's row in users."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -26,7 +26,7 @@ SAVE_USER = INSERT_USER.on_conflict_do_update(
 
 
 class OwnedRows:
-    """The rows of a table whose primary key is (user_id, id), as far as they are the caller's."""
+    """The caller's rows of a table with the primary key (user_id, id)."""
 
     def __init__(self, columns: Sequence[Column[Any]]) -> None:
         """Show these columns of the table."""
@@ -34,8 +34,8 @@ class OwnedRows:
         self._times = {"created_at", "updated_at"} & {column.name for column in columns}
         self.named = and_(owned(self.table), self.table.c.id == bindparam("row_id"))
         self._select = select(*columns).where(self.named)
-        # It adds nothing if the row exists, or if the owner's row is missing or lacks the token's email. The owner's id
-        # comes from that row, so that Citus runs the statement on one shard.
+        # The INSERT adds nothing if the row exists, or if the owner's row is missing or lacks the token's email. The id
+        # comes from the owner's row, so that Citus runs it on one shard.
         values = {column.name: bindparam(f"new_{column.name}", type_=column.type) for column in columns}
         source = select(*(values | {"user_id": USERS.c.id}).values()).where(OWNER_IS_CURRENT)
         self._insert = (
@@ -60,7 +60,7 @@ class OwnedRows:
     def insert(self, values: Mapping[str, Any], email: str | None) -> tuple[Row[Any], bool]:
         """Return the caller's row with the id in values, and whether this call made it.
 
-        The caller's own row comes into being with the first of them, and takes the email that the token shows.
+        The first insert creates the caller's row in users, with the token's email.
         """
         now, shown = datetime.now(UTC), email
         parameters = {f"new_{name}": value for name, value in {**dict.fromkeys(self._times, now), **values}.items()}
@@ -72,7 +72,7 @@ class OwnedRows:
             if row is not None:
                 return row, repeated and row.created_at == now
             _save_caller(email)
-            shown = None  # another user may have presented the email since; this row does not wait for it
+            shown = None  # another user may have taken the email; do not require it
 
     def _try_insert(self, parameters: Mapping[str, Any], email: str | None) -> Answer:
         try:
@@ -84,8 +84,8 @@ class OwnedRows:
 
 
 def _save_caller(email: str | None) -> None:
-    # Not one transaction: two users who swap emails would wait for each other. A fault between the statements leaves an
-    # email with no user, which is true: a token has shown that its old holder has lost it.
+    # Not one transaction: two users who swap emails would wait for each other. A fault between the statements leaves
+    # the email without a user; its old user no longer has it.
     for statement in (SAVE_USER, RELEASE_EMAIL, SAVE_USER):
         with suppress(IntegrityError):  # another user holds the email
             run(statement, shown_email=email)

@@ -18,7 +18,7 @@ from taskapi.tasks import schemas as tasks
 
 
 class Resource(NamedTuple):
-    """What openapi.yaml leaves to the code: a resource's fields, the parameters of its list, and where they stand."""
+    """What the code adds to openapi.yaml: a resource's path, fields and list parameters."""
 
     path: str
     create: Schema
@@ -26,7 +26,7 @@ class Resource(NamedTuple):
     update: Schema | None = None
 
 
-# By the name of what a row is in the document.
+# Keys are schema names in the document.
 RESOURCES = {
     "Task": Resource("/api/tasks", tasks.CREATE, tasks.LIST, tasks.UPDATE),
 }
@@ -44,13 +44,13 @@ def describe() -> dict[str, Any]:
     """Return the document."""
     document: dict[str, Any] = yaml.safe_load((HERE / "openapi.yaml").read_text("utf-8"))
     del document["x-shared"]
-    # Without a resolver for nested schemas: there are none.
+    # No resolver: no schema is nested.
     converter = OpenAPIConverter(document["openapi"], lambda schema: None, None)  # type: ignore[arg-type]
     for name, resource in RESOURCES.items():
         item = document["paths"][resource.path]
         item["get"]["parameters"] = converter.schema2parameters(resource.query, location="query")
         _describe_bodies(item, name, resource.create)
-    converter.attribute_functions.remove(converter.field2default)  # makes generators require the key
+    converter.attribute_functions.remove(converter.field2default)  # with a default, generators require the key
     rows: dict[str, Any] = {}
     for name, resource in RESOURCES.items():
         rows[name] = _describe_row(converter, resource.create, is_body=False)
@@ -63,7 +63,7 @@ def describe() -> dict[str, Any]:
 
 
 def _describe_bodies(item: dict[str, Any], name: str, create: Schema) -> None:
-    """Add the bodies of a list and a create. What stands there already may be shared, so it is copied."""
+    """Add the bodies of a list and a create. Existing parts may be shared: copy them."""
     row, new = ({"$ref": f"#/components/schemas/{component}"} for component in (name, f"New{name}"))
     example = {key: field.metadata["example"] for key, field in create.load_fields.items() if field.required}
     body = {"required": True, "content": {"application/json": {"schema": new, "example": example}}}
@@ -76,7 +76,7 @@ def _describe_bodies(item: dict[str, Any], name: str, create: Schema) -> None:
 
 
 def _describe_row(converter: OpenAPIConverter, schema: Schema, is_body: bool) -> dict[str, Any]:
-    """Return the component of a row: as it is shown, or as a body has it, where the read-only keys are ignored."""
+    """Return a row's schema: for a response, or for a request body, where read-only keys are ignored."""
     fields = schema.load_fields if is_body else schema.fields
     properties = {name: converter.field2property(field) for name, field in fields.items()}
     properties |= {name: {"description": "Ignored."} for name in schema.fields if name not in fields}
@@ -116,7 +116,7 @@ def example() -> Response:
 
 
 def _page(path: Path, setting: str = "") -> Response:
-    """Answer with a page that may run its own script and style, load files from here and call this API; no more."""
+    """Return a page. Its CSP allows only its own script and style, files from here and calls to this API."""
     html = path.read_text("utf-8").replace("persistAuthorization: false", setting)
     # W3C CSP Level 3, section 2.3.1.
     own = " ".join(f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'" for text in INLINE.findall(html))

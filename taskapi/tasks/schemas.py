@@ -16,7 +16,7 @@ BOOLEAN_MESSAGE = "Give true or false."
 
 
 class TaskSchema(RowSchema):
-    """A task: whole on create; on update any part of it but the id."""
+    """A task; an update takes any field but the id."""
 
     title = line("title", MAX_TITLE, example="Water the plants")
     description = fields.String(

@@ -1,4 +1,4 @@
-"""The statements on tasks, each within the caller's; a request usually runs one."""
+"""The statements on the caller's tasks; a request usually runs one."""
 
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -21,13 +21,13 @@ TICK = timedelta(microseconds=1)  # the resolution of both databases
 
 
 class Containing(TypeDecorator[str]):
-    """Text as the LIKE pattern of what contains it; the wildcards in it stand for themselves."""
+    """Text as a LIKE pattern that matches texts containing it; its wildcards are escaped."""
 
     impl = Text
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        """Return the pattern, whose escape is !."""
+        """Return the pattern, escaped by !."""
         return value and "%" + re.sub("([!%_])", r"!\1", value) + "%"
 
 
@@ -58,7 +58,7 @@ def _update(fields: Collection[str], conditional: bool) -> Executable:
 def change_task(task_id: str, changes: Mapping[str, Any], versions: Sequence[datetime] | None) -> TaskRow:
     """Set the fields in changes, if the task is at one of versions (None: at any); raise the 404 or 412.
 
-    updated_at always grows, with any clock: if the row is not older than now, the statement takes a later time.
+    updated_at always grows: if the row's is not before now, run again with a later time.
     """
     now = datetime.now(UTC)
     statement = _update(tuple(changes), versions is not None)
