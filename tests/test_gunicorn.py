@@ -589,6 +589,7 @@ def pending(process: psutil.Process) -> set[int]:
     return {number for number in range(1, 32) if mask >> (number - 1) & 1}
 
 
+@pytest.mark.own_database
 def test_nothing_connects_before_a_request(server: Server, postgresql_url: str) -> None:
     """An engine shared across a fork would have two workers on one connection."""
     counts = []
