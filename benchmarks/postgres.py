@@ -46,7 +46,7 @@ class Cluster:
         return f"postgresql://postgres@/{database}?host={self.socket('a')}"
 
     def failover_url(self, database: str) -> str:
-        """Return a libpq URL that finds the primary, whichever server that is."""
+        """Return a libpq URL that finds the primary among the servers."""
         hosts = f"{self.socket('a')},{self.socket('b')}"
         return f"postgresql://postgres@/{database}?host={hosts}&target_session_attrs=read-write"
 

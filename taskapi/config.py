@@ -21,6 +21,7 @@ DEFAULT_ALGORITHMS = "RS256,ES256,EdDSA"
 MIN_SECRET_BYTES = 32  # RFC 7518 section 3.2: an HS256 key is at least as long as the hash
 MAX_LEEWAY = 3600  # seconds; a larger difference is a broken clock
 MAX_PORT = 65535
+MAX_WORKERS = 1000  # more is a typing error
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 # Keyword arguments of the JSON formatter, for the service's lines and for gunicorn's.
@@ -67,7 +68,7 @@ def load(environ: Mapping[str, str]) -> dict[str, Any]:
         "LOG_LEVEL": _one_of(LOG_LEVELS, "LOG_LEVEL", given.get("LOG_LEVEL", "INFO").upper()),
         # gunicorn.conf.py reads these two; 0 means not given.
         "PORT": _number(given, "PORT", 1, MAX_PORT),
-        "WEB_CONCURRENCY": _number(given, "WEB_CONCURRENCY", 1, 1000),
+        "WEB_CONCURRENCY": _number(given, "WEB_CONCURRENCY", 1, MAX_WORKERS),
     }
 
 

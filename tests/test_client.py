@@ -66,7 +66,7 @@ class Tab:
         self.open(address)
 
     def open(self, address: str, *tokens: str) -> None:
-        """Make the client anew: getToken gives the first token and, whenever it is told of an expired one, the next."""
+        """Make the client anew: getToken gives the first token, and the next one when it is told of an expired one."""
         script = """([address, tokens]) => {
             globalThis.asked = [];
             open(address, (isExpired) => {

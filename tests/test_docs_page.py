@@ -1,4 +1,4 @@
-"""The page to read and try the API, in a real Chromium: below other paths, for everyone's eyes, and after a reload."""
+"""The page to read and try the API, in a real Chromium: below other paths, with readable colours, after a reload."""
 
 import shutil
 import subprocess

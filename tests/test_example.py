@@ -148,7 +148,7 @@ def place(request: pytest.FixtureRequest, stage: Stage, tmp_path: Path) -> Itera
 
 
 def test_whole_journey(stage: Stage, place: tuple[str, str | None]) -> None:
-    """List, More, add, done mark, edit, delete, undo, search and filter, wherever page and service are."""
+    """List, More, add, done mark, edit, delete, undo, search and filter, with page and service on each path."""
     url, address = place
     tab = Tab(stage, url)
     page = tab.page

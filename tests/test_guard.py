@@ -41,7 +41,7 @@ def create_note() -> tuple[Response, int]:
 
 @reports.route("/api/reports/<int:number>/<path:name>", methods=["GET", "PROPFIND"])
 def report(number: int, name: str) -> Response:
-    """Answer as if the report were for everyone."""
+    """Answer without looking at the user."""
     return Response(name, headers={"Cache-Control": "public, max-age=3600"})
 
 

@@ -347,7 +347,7 @@ def test_fetch_ends_at_its_limit(
 
 
 def test_handshake_ends_at_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server that never begins the TLS handshake does not hold a thread for ever."""
+    """A server that never begins the TLS handshake does not hold a thread without end."""
     monkeypatch.setattr("taskapi.auth.jwks.FETCH_LIMIT", 0.2)
     monkeypatch.setattr("taskapi.auth.keys.WAIT_LIMIT", 0.1)
     others = {*threading.enumerate()}

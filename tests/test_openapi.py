@@ -428,7 +428,7 @@ def test_missing_file_is_not_found(client: FlaskClient) -> None:
 
 
 def test_description_is_public(app: Flask) -> None:
-    """Neither document nor page asks for a token, and the document is the same for everyone."""
+    """Neither document nor page asks for a token, and the document is the same with a bad token."""
     client = app.test_client()
     bad = {"Authorization": "Bearer nonsense"}
 

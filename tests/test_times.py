@@ -55,7 +55,7 @@ def machine_in_tokyo(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.usefixtures("machine_in_tokyo")
 def test_machines_time_zone_does_not_show(ana: Person) -> None:
-    """The service makes and returns UTC wherever it runs."""
+    """The service makes and returns UTC in every time zone."""
     task = ana.make()
 
     assert abs(datetime.now(UTC) - datetime.fromisoformat(task["created_at"])) < timedelta(minutes=1)
